@@ -10,7 +10,8 @@
     └── FunctionError        exit 1   the function answered with an error
 
 Only ``cli.main`` catches them; everything below raises. A message is one
-sentence without a full stop that quotes the values it names; ``hint`` says what to do.
+sentence without a full stop that quotes the values it names; ``hint`` says what to do;
+``detail`` is what another program (Deno's type checker) said, shown below.
 """
 
 from __future__ import annotations
@@ -32,10 +33,11 @@ class LambdenoError(Exception):
 
     exit_code = 1
 
-    def __init__(self, message: str, hint: str = "") -> None:
+    def __init__(self, message: str, hint: str = "", *, detail: str = "") -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.detail = detail  # what another program said of it, whole
 
 
 class UsageError(LambdenoError):

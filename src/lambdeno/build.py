@@ -1,0 +1,366 @@
+"""``build``: the three artefacts, each in ``dist/``, and manifest.json about them.
+
+    Deno layer      the verified binary
+    runtime layer   layer/ as it is + compiled Python + code cache
+    function        deno check -> deno bundle -> + code cache + included files
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from importlib import resources
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import lambdeno
+from lambdeno import archive, codecache, deno
+from lambdeno.archive import Entry, Zip
+from lambdeno.errors import ArtifactError, BuildError, DenoError, ProjectError
+from lambdeno.project import Project
+
+__all__ = ["Artefact", "Watcher", "build", "build_deno_layer", "build_function", "build_runtime_layer"]
+
+MANIFEST = "manifest.json"
+BUNDLE = "function.bundle.js"
+SOURCE_MAP = "function.bundle.js.map"
+NEVER = (".env", ".env.*", ".git", ".aws", ".npmrc", ".ssh", "node_modules", "*.pem", "*.key", "dist")
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """What a build step made."""
+
+    kind: str  # "deno-layer", "runtime-layer", "function"
+    zip: Zip
+    facts: dict[str, Any] = field(default_factory=dict)  # what the manifest says besides
+    notes: tuple[str, ...] = ()  # what the user should know
+
+
+@dataclass(frozen=True)
+class Watcher:
+    """Whom to tell how far long work is: ``step`` names it, ``progress`` has done and total bytes."""
+
+    step: Callable[[str], None] = lambda name: None
+    progress: Callable[[int, int], None] = lambda done, total: None
+
+
+def build(project: Project, watcher: Watcher = Watcher()) -> list[Artefact]:
+    """All three, checked together against Lambda's limits. Raises LambdenoError."""
+    made = [
+        build_function(project, watcher),
+        build_runtime_layer(project, watcher),
+        build_deno_layer(project, watcher),
+    ]
+    archive.check_limits(artefact.zip for artefact in made)
+    return made
+
+
+def build_deno_layer(project: Project, watcher: Watcher = Watcher()) -> Artefact:
+    """``deno-layer-<arch>.zip``: /opt/bin/deno and nothing else."""
+    binary = _deno(project, f"linux-{project.architecture}", watcher)
+    entries = [Entry("bin/deno", binary.path, executable=True)]
+    path = project.dist / f"deno-layer-{project.architecture}.zip"
+    facts = {
+        "version": binary.version,
+        "architecture": project.architecture,
+        "binary": f"sha256:{binary.sha256}",
+    }
+    zipped = _unchanged(project, "deno-layer", path, entries)
+    if zipped is None:
+        watcher.step("Compress the Deno layer")
+        zipped = _write(path, entries, watcher)
+    return _record(project, Artefact("deno-layer", zipped, facts))
+
+
+def build_runtime_layer(project: Project, watcher: Watcher = Watcher()) -> Artefact:
+    """``runtime-layer.zip``: /opt/bootstrap and /opt/lambdeno."""
+    entries = _layer_entries()
+    python = f"3.{sys.version_info.minor}"
+    facts = {
+        "version": lambdeno.__version__,
+        "shape": project.shape,
+        "architecture": project.architecture,
+        "python": python,
+        "deno": project.deno.version,
+    }
+    notes: list[str] = []
+    why_not = codecache.obstacle(project.architecture)
+    if why_not:
+        notes.append(f"The runtime layer has no code cache: {why_not}")
+    else:
+        watcher.step("Fill the runtime layer's code cache")
+        opt = [*entries, _deno_entry(project, watcher)]
+        caches = codecache.fill(opt, [], "function.handler", {})
+        entries += [Entry(f"lambdeno/deno_dir/{name}", data) for name, data in caches.items()]
+    facts["code_cache"] = not why_not
+    zipped = _write(project.dist / "runtime-layer.zip", entries, watcher)
+    return _record(project, Artefact("runtime-layer", zipped, facts, tuple(notes)))
+
+
+def build_function(project: Project, watcher: Watcher = Watcher()) -> Artefact:
+    """``function.zip``: function.bundle.js, its code cache, and what ``build.include`` names."""
+    entry = project.root / project.entry
+    if not entry.is_file():
+        raise ProjectError(
+            f'No entry file "{entry}"', 'create it, or name another as "entry" in lambdeno.toml'
+        )
+    host = _deno(project, deno.host_platform(), watcher)
+    if project.build.check:
+        watcher.step(f"Check {project.entry}")
+        _check(host, project)
+    watcher.step(f"Bundle {project.entry}")
+    bundle, source_map = _bundle(host, project)
+    entries = [Entry(BUNDLE, bundle), *_included(project)]
+    if project.build.source_map:
+        entries.append(Entry(SOURCE_MAP, source_map))
+        entries[0] = Entry(BUNDLE, bundle + f"//# sourceMappingURL={SOURCE_MAP}\n".encode())
+    notes: list[str] = []
+    why_not = (
+        codecache.obstacle(project.architecture)
+        if project.build.code_cache
+        else "build.code_cache is false in lambdeno.toml"
+    )
+    if why_not:
+        notes.append(f"The function has no code cache: {why_not}")
+    else:
+        watcher.step("Load the function and keep what V8 compiled")
+        opt = [*_layer_entries(), _deno_entry(project, watcher)]
+        caches = codecache.fill(opt, entries, project.handler, function_environment(project))
+        entries += [Entry(f".deno_dir/{name}", data) for name, data in caches.items()]
+    zipped = _write(project.dist / "function.zip", entries, watcher)
+    _write_beside(project.dist / SOURCE_MAP, source_map)
+    facts = {
+        "name": project.name,
+        "handler": project.handler,
+        "deno": project.deno.version,
+        "code_cache": not why_not,
+        "bundle": len(bundle),
+    }
+    return _record(project, Artefact("function", zipped, facts, tuple(notes)))
+
+
+def function_environment(project: Project) -> dict[str, str]:
+    """The deployed function's environment: the user's variables and the runtime's settings."""
+    environment = {**project.environment, "LAMBDENO_RUNTIME": project.runtime}
+    if project.deno.permissions:
+        environment["LAMBDENO_PERMISSIONS"] = " ".join(project.deno.permissions)
+    if project.shape == "managed":
+        environment["AWS_LAMBDA_EXEC_WRAPPER"] = "/opt/bootstrap"
+    return environment
+
+
+def manifest(project: Project) -> dict[str, Any]:
+    """What ``dist/manifest.json`` says; empty where nothing was built yet. Raises ArtifactError."""
+    path = project.dist / MANIFEST
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise ArtifactError(
+            f'Cannot read "{path}": {error}', "remove it and run lambdeno build"
+        ) from None
+    return found if isinstance(found, dict) else {}
+
+
+def _deno(project: Project, target: str, watcher: Watcher) -> deno.Binary:
+    step = f"Download Deno {project.deno.version} for {target}"
+    started = False
+
+    def progress(done: int, total: int) -> None:
+        nonlocal started
+        if not started:
+            watcher.step(step)
+            started = True
+        watcher.progress(done, total)
+
+    return deno.get(project.deno.version, target, project.deno.sha256, progress)
+
+
+def _deno_entry(project: Project, watcher: Watcher) -> Entry:
+    binary = _deno(project, f"linux-{project.architecture}", watcher)
+    return Entry("bin/deno", binary.path, executable=True)
+
+
+def _check(binary: deno.Binary, project: Project) -> None:
+    done = deno.run(binary, ["check", *_lock(project), project.entry], project.root)
+    if done.returncode:
+        raise DenoError(
+            *_diagnosis(done.stderr, f'"{project.entry}" does not pass the type check'),
+            detail=done.stderr.strip(),
+        )
+
+
+def _bundle(binary: deno.Binary, project: Project) -> tuple[bytes, bytes]:
+    """The bundle and its source map."""
+    with tempfile.TemporaryDirectory(prefix="lambdeno-bundle-") as folder:
+        output = Path(folder) / BUNDLE
+        minify = ["--minify"] if project.build.minify else []
+        arguments = ["bundle", "--platform", "deno", "--sourcemap=external", *minify, *_lock(project)]
+        done = deno.run(binary, [*arguments, "-o", output, project.entry], project.root)
+        if done.returncode or not output.is_file():
+            raise DenoError(
+                *_diagnosis(done.stderr, f'Cannot bundle "{project.entry}"'),
+                detail=done.stderr.strip(),
+            )
+        source_map = json.loads(Path(folder, SOURCE_MAP).read_bytes())
+        # esbuild writes the sources relative to the output folder, which is a new one each time.
+        source_map["sources"] = [_from_root(name, folder, project.root) for name in source_map["sources"]]
+        return output.read_bytes(), json.dumps(source_map, separators=(",", ":")).encode()
+
+
+def _from_root(source: str, output: str, root: Path) -> str:
+    """A source's path as the project folder sees it; what lies outside keeps its last parts."""
+    path = PurePosixPath(os.path.normpath(os.path.join(output, source)))
+    home = root.resolve().as_posix()
+    if path.is_relative_to(home):
+        return path.relative_to(home).as_posix()
+    parts = path.parts
+    return "/".join(parts[parts.index("npm") :]) if "npm" in parts else path.name
+
+
+def _lock(project: Project) -> list[str]:
+    """deno.lock is law where there is one: no version changes behind the author's back."""
+    return ["--frozen"] if (project.root / "deno.lock").exists() else []
+
+
+def _diagnosis(said: str, what: str) -> tuple[str, str]:
+    """Deno's words in a sentence: message and hint."""
+    text = said.replace("error: ", "")
+    if "lockfile is out of date" in text:
+        return "deno.lock does not fit the imports", "run: lambdeno deno install, and look at what changes"
+    problem = next(
+        (
+            line.strip()
+            for line in text.splitlines()
+            if re.match(r"(TS\d+ \[ERROR\]|Module not found|SyntaxError|.*not found|.*Expected|.*×)", line.strip())
+        ),
+        "",
+    )
+    place = re.search(r"at (?:file://)?(\S+:\d+:\d+)", text)
+    where = f" ({place[1].rpartition('/')[2]})" if place else ""
+    first = problem or next((line.strip() for line in text.splitlines() if line.strip()), "")
+    hint = "mend it"
+    if "TS" in first:
+        hint = "mend the types, or set build.check = false in lambdeno.toml"
+    elif "not found" in text or "not a dependency" in text:
+        hint = "check the import, or add the package to the imports of deno.json"
+    return f"{what}: {first}{where}", hint
+
+
+def _included(project: Project) -> Iterator[Entry]:
+    """The files that ``build.include`` names, without those that must never ship."""
+    root = project.root.resolve()
+    for pattern in project.build.include:
+        if PurePosixPath(pattern).is_absolute() or ".." in PurePosixPath(pattern).parts:
+            raise ProjectError(
+                f'build.include has "{pattern}", which leaves the project folder',
+                "name files in the project folder",
+            )
+        found = [path for path in sorted(root.glob(pattern)) if path.is_file()]
+        kept = [path for path in found if _may_ship(path.relative_to(root))]
+        if not kept:
+            raise ProjectError(
+                f'build.include has "{pattern}", which matches no file that may ship',
+                f"check the pattern; never shipped: {', '.join(NEVER)}",
+            )
+        for path in kept:
+            if not path.resolve().is_relative_to(root):
+                raise ProjectError(
+                    f'build.include would ship "{path.relative_to(root)}", a link out of the project',
+                    "copy the file into the project",
+                )
+            executable = os.access(path, os.X_OK)
+            yield Entry(path.relative_to(root).as_posix(), path, executable)
+
+
+def _may_ship(path: Path) -> bool:
+    return not any(fnmatch(part, never) for part in path.parts for never in NEVER)
+
+
+def _layer_entries() -> list[Entry]:
+    """/opt of the runtime layer: the files of layer/, and its Python compiled for this minor version.
+
+    Compiling at start takes 8 ms of 37 ms; a .pyc takes a fraction (docs/decisions.md).
+    """
+    root = Path(str(resources.files("lambdeno").joinpath("layer")))
+    entries = [Entry("bootstrap", root / "bootstrap", executable=True)]
+    for path in sorted(root.glob("lambdeno/*.*")):
+        entries.append(Entry(f"lambdeno/{path.name}", path))
+        if path.suffix == ".py" and path.stem != "__main__":
+            tag = sys.implementation.cache_tag
+            entries.append(Entry(f"lambdeno/__pycache__/{path.stem}.{tag}.pyc", _compiled(path)))
+    return entries
+
+
+@functools.cache
+def _compiled(path: Path) -> bytes:
+    """A .pyc that is taken unchecked (PEP 552), compiled in a fresh interpreter.
+
+    In a running one the bytes depend on which strings happen to be shared.
+    """
+    program = (
+        "import importlib._bootstrap_external as b, sys;"
+        "source = open(sys.argv[1], 'rb').read();"
+        "code = compile(source, sys.argv[2], 'exec', dont_inherit=True, optimize=2);"
+        "sys.stdout.buffer.write(b._code_to_hash_pyc(code, b'\\0' * 8, False))"
+    )
+    command = [sys.executable, "-ISB", "-c", program, str(path), f"/opt/lambdeno/{path.name}"]
+    return subprocess.run(command, capture_output=True, check=True).stdout
+
+
+def _write(path: Path, entries: list[Entry], watcher: Watcher) -> Zip:
+    total = sum(entry.size for entry in entries)
+    done = 0
+
+    def progress(more: int) -> None:
+        nonlocal done
+        done += more
+        watcher.progress(done, total)
+
+    return archive.write(path, entries, progress)
+
+
+def _unchanged(project: Project, kind: str, path: Path, entries: list[Entry]) -> Zip | None:
+    """The zip of the last build, if it holds just these entries: its name is their digest."""
+    last = manifest(project).get(kind, {})
+    wanted = archive.digest(entries)
+    if last.get("digest") != wanted or not path.is_file() or path.stat().st_size != last.get("size"):
+        return None
+    return Zip(path, wanted, last["size"], sum(entry.size for entry in entries), tuple(entries))
+
+
+def _record(project: Project, artefact: Artefact) -> Artefact:
+    """Write the artefact into manifest.json, beside what else was built."""
+    zipped = artefact.zip
+    row = {
+        "file": zipped.path.name,
+        "digest": zipped.digest,
+        "size": zipped.size,
+        "unpacked": zipped.unpacked,
+        **artefact.facts,
+    }
+    rows = {**manifest(project), artefact.kind: row}
+    _write_beside(
+        project.dist / MANIFEST, (json.dumps(rows, indent=2, sort_keys=True) + "\n").encode()
+    )
+    return artefact
+
+
+def _write_beside(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.new")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise BuildError(f'Cannot write "{path}": {error.strerror}', "free some space") from None

@@ -1,0 +1,250 @@
+"""V8's code cache, filled at build for the paths that the code has on Lambda, and proven to serve.
+
+    unpack as on Lambda -> start as on Lambda -> take the caches -> start again: all hits, or once more
+
+Deno keeps what V8 compiled in SQLite files of DENO_DIR, by module URL and source hash: a cache
+made under another path is never found. So the real bootstrap starts the real Deno in a mount
+namespace with /opt and /var/task (bubblewrap), up to its first ``GET /next``, and Deno's own
+debug log tells hits from misses.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from lambdeno.archive import Entry
+from lambdeno.errors import BuildError
+
+__all__ = ["FILES", "LoadFailure", "fill", "obstacle"]
+
+FILES = ("dep_analysis_cache_v2", "node_analysis_cache_v2", "v8_code_cache_v2")
+ROUNDS = 4  # starts at most until a start compiles nothing: two in practice
+LOAD_TIME = 60  # s, for one start
+HIT = re.compile(r"V8 code cache hit for ES module: (\S+),")
+MISS = re.compile(r"Updating V8 code cache for ES module: (\S+),")
+
+
+class LoadFailure(BuildError):  # noqa: N818 - it is the function's, not ours
+    """The function cannot be loaded: ``error_type`` is what Lambda would report."""
+
+    def __init__(self, error_type: str, message: str, hint: str) -> None:
+        super().__init__(message, hint)
+        self.error_type = error_type
+
+
+@dataclass(frozen=True)
+class _Start:
+    """What one start of the execution environment gave."""
+
+    log: str
+    error: tuple[str, str] | None  # type and message, where the function could not be loaded
+    folder: Path  # Deno's
+
+
+def obstacle(architecture: str) -> str:
+    """Why no code cache can be made here for a target architecture; empty if it can."""
+    machine = {"amd64": "x86_64", "aarch64": "arm64"}.get(platform.machine().lower(), platform.machine())
+    if sys.platform != "linux":
+        return "it needs Linux to load the function as Lambda does"
+    if machine != architecture:
+        return f"this machine is {machine} and V8 compiles for the machine it runs on"
+    if not shutil.which("bwrap"):
+        return "it needs bubblewrap to give the function its paths on Lambda (apt-get install bubblewrap)"
+    probe = subprocess.run(
+        ["bwrap", "--ro-bind", "/", "/", "--unshare-pid", "/bin/true"], capture_output=True, check=False
+    )
+    return "" if probe.returncode == 0 else f"bubblewrap cannot run here: {probe.stderr.decode().strip()}"
+
+
+def fill(
+    opt: Iterable[Entry], task: Iterable[Entry], handler: str, environment: Mapping[str, str]
+) -> dict[str, bytes]:
+    """The cache files (name -> content) for a function and the layers below it.
+
+    ``task`` may be empty: the layer's dummy is then what is loaded. Raises LoadFailure where the
+    function cannot be loaded, BuildError where the cache will not hold.
+    """
+    with tempfile.TemporaryDirectory(prefix="lambdeno-build-") as name:
+        work = Path(name)
+        _lay_out(work / "opt", opt)
+        _lay_out(work / "task", task)
+        caches: dict[str, bytes] = {}
+        for _ in range(ROUNDS):
+            start = _start(work, handler, environment)
+            if start.error:
+                raise LoadFailure(start.error[0], *_explain(*start.error))
+            if caches and not MISS.search(start.log):
+                return caches
+            caches = {file: _canonical(start.folder / file) for file in FILES}
+            _lay_out(work / "task", [Entry(f".deno_dir/{file}", caches[file]) for file in FILES])
+        again = ", ".join(sorted(set(MISS.findall(start.log)))[:3])
+        raise BuildError(
+            f"The code cache does not hold: V8 compiles {again} anew at every start",
+            "set build.code_cache = false in lambdeno.toml",
+        )
+
+
+def hits(log: str) -> set[str]:
+    """The modules that a start took from the cache, from Deno's debug log."""
+    return set(HIT.findall(log)) - set(MISS.findall(log))
+
+
+def _lay_out(folder: Path, entries: Iterable[Entry]) -> None:
+    folder.mkdir(exist_ok=True)
+    for entry in entries:
+        path = folder / entry.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(entry.content, Path):
+            path.unlink(missing_ok=True)
+            os.link(entry.content, path)
+        else:
+            path.write_bytes(entry.content)
+        path.chmod(0o755 if entry.executable else 0o644)
+
+
+def _start(work: Path, handler: str, environment: Mapping[str, str]) -> _Start:
+    """Start the bootstrap as Lambda does and end it at its first word to the Runtime API."""
+    tmp = Path(tempfile.mkdtemp(dir=work, prefix="tmp-"))
+    log = work / "log"
+    with socket.create_server(("127.0.0.1", 0)) as server, log.open("wb") as output:
+        server.settimeout(LOAD_TIME)
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        values = {
+            **_lambda_environment(handler),
+            **environment,
+            "AWS_LAMBDA_RUNTIME_API": address,
+            "DENO_LOG": "debug",
+        }
+        with subprocess.Popen(
+            _command(work, tmp, values), stdin=subprocess.DEVNULL, stdout=output, stderr=output
+        ) as process:
+            try:
+                said = _first_word(server, process)
+            finally:
+                process.send_signal(signal.SIGKILL)
+    text = log.read_text("utf-8", "replace")
+    if said is None:
+        tail = " ".join(text.strip().splitlines()[-1:])
+        return _Start(text, ("Runtime.ExitError", f"it ended or hung while it loaded: {tail}"), tmp)
+    if said.startswith("POST"):
+        return _Start(text, _reported(said), tmp)
+    return _Start(text, None, next(tmp.glob("lambdeno-*")))
+
+
+def _first_word(server: socket.socket, process: subprocess.Popen[bytes]) -> str | None:
+    """The first request on the Runtime API, whole; None if the process ends or stays silent."""
+    server.settimeout(0.2)
+    for _ in range(LOAD_TIME * 5):
+        try:
+            connection, _ = server.accept()
+            break
+        except TimeoutError:
+            if process.poll() is not None:
+                return None
+    else:
+        return None
+    with connection:
+        connection.settimeout(LOAD_TIME)
+        data = b""
+        try:
+            while piece := connection.recv(65536):
+                data += piece
+                head, end, body = data.partition(b"\r\n\r\n")
+                length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
+                if end and len(body) >= int(length[1] if length else 0):
+                    return data.decode("utf-8", "replace")
+        except OSError:
+            pass
+    return None
+
+
+def _reported(request: str) -> tuple[str, str]:
+    import json
+
+    error = json.loads(request.partition("\r\n\r\n")[2])
+    return error["errorType"], error["errorMessage"]
+
+
+def _explain(error_type: str, message: str) -> tuple[str, str]:
+    if error_type == "Runtime.HandlerNotFound":
+        return f"Cannot find the handler: {message}", "export it, or name another as handler in lambdeno.toml"
+    return (
+        f"The function fails while it loads: {error_type}: {message}",
+        "mend it, or set build.code_cache = false in lambdeno.toml if it can only load on Lambda",
+    )
+
+
+def _lambda_environment(handler: str) -> dict[str, str]:
+    return {
+        "_HANDLER": handler,
+        "LAMBDA_TASK_ROOT": "/var/task",
+        "LAMBDA_RUNTIME_DIR": "/var/runtime",
+        "AWS_REGION": "us-east-1",
+        "AWS_LAMBDA_FUNCTION_NAME": "build",
+        "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
+        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "512",
+        "LANG": "en_US.UTF-8",
+        "TZ": ":UTC",
+        "PATH": "/usr/local/bin:/usr/bin:/bin:/opt/bin:/var/lang/bin",
+    }
+
+
+def _command(work: Path, tmp: Path, environment: Mapping[str, str]) -> list[str]:
+    bind = ["--ro-bind", "/usr", "/usr"]
+    for name in ("bin", "lib", "lib64", "sbin"):
+        if Path("/", name).is_symlink():
+            bind += ["--symlink", f"usr/{name}", f"/{name}"]
+        elif Path("/", name).exists():
+            bind += ["--ro-bind", f"/{name}", f"/{name}"]
+    for name in ("/etc/ssl", "/etc/resolv.conf", "/etc/ld.so.cache", "/etc/hosts", "/etc/alternatives"):
+        bind += ["--ro-bind-try", name, name]
+    variables = [word for item in environment.items() for word in ("--setenv", *item)]
+    return [
+        *("bwrap", "--die-with-parent", "--new-session", "--unshare-pid", "--unshare-ipc"),
+        *("--cap-drop", "ALL", *bind, "--dir", "/var/runtime", "--proc", "/proc", "--dev", "/dev"),
+        *("--ro-bind", str(work / "opt"), "/opt", "--ro-bind", str(work / "task"), "/var/task"),
+        *("--ro-bind", sys.base_prefix, "/var/lang", "--bind", str(tmp), "/tmp"),
+        *("--remount-ro", "/", "--chdir", "/var/task", "--clearenv", *variables),
+        *("/opt/bootstrap", f"/var/lang/bin/python3.{sys.version_info.minor}", "/var/runtime/bootstrap.py"),
+    ]
+
+
+def _canonical(path: Path) -> bytes:
+    """An SQLite file with the same rows, its write-ahead log folded in, as the same bytes each time."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder, "copy")
+        source, target = sqlite3.connect(path), sqlite3.connect(copy, isolation_level=None)
+        try:
+            target.execute("PRAGMA page_size = 4096")
+            target.execute("BEGIN")
+            tables = source.execute(
+                "SELECT name, sql FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name"
+            ).fetchall()
+            for name, sql in tables:
+                target.execute(sql)
+                rows = sorted(source.execute(f'SELECT * FROM "{name}"').fetchall())  # noqa: S608
+                if rows:
+                    places = ", ".join("?" * len(rows[0]))
+                    target.executemany(f'INSERT INTO "{name}" VALUES ({places})', rows)  # noqa: S608
+            target.execute("COMMIT")
+        finally:
+            source.close()
+            target.close()
+        data = bytearray(copy.read_bytes())
+    # https://sqlite.org/fileformat.html §1.3: 18-19 say "write-ahead log", as Deno would set at
+    # its first opening; 96-99 name the library that wrote the file and mean nothing to a reader.
+    data[18:20] = b"\x02\x02"
+    data[96:100] = bytes(4)
+    return bytes(data)

@@ -1,0 +1,220 @@
+"""The pinned Deno: get it, verify it, let it check and bundle.
+
+Deno comes as a wheel of the PyPI package ``deno``, through pip. The wheel's sha256 is pinned in
+deno_pins.json; the wheel's own RECORD then holds the binary to its sha256. What is verified lands
+in the user's cache folder in one rename, so that no half of it can ever be found there.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import functools
+import hashlib
+import io
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import platformdirs
+
+from lambdeno.errors import BuildError, DenoError
+
+__all__ = ["Binary", "cache_folder", "get", "host_platform", "pins", "run"]
+
+TAGS = {
+    "linux-x86_64": "manylinux_2_27_x86_64",
+    "linux-arm64": "manylinux_2_27_aarch64",
+    "macos-x86_64": "macosx_10_12_x86_64",
+    "macos-arm64": "macosx_11_0_arm64",
+    "windows-x86_64": "win_amd64",
+}
+CHUNK = 1024 * 1024
+
+Progress = Callable[[int, int], None]  # bytes so far, bytes in all
+
+
+@dataclass(frozen=True)
+class Binary:
+    """A verified Deno binary in the cache."""
+
+    version: str
+    platform: str  # "linux-x86_64"
+    path: Path
+    sha256: str
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept between builds: LAMBDENO_CACHE, or the platform's own place."""
+    return Path(os.environ.get("LAMBDENO_CACHE") or platformdirs.user_cache_dir("lambdeno"))
+
+
+def host_platform() -> str:
+    """This machine in the words of the pins. Raises DenoError where Deno has no build for it."""
+    system = {"linux": "linux", "darwin": "macos", "win32": "windows"}.get(sys.platform, sys.platform)
+    machine = {"amd64": "x86_64", "aarch64": "arm64"}.get(
+        platform.machine().lower(), platform.machine().lower()
+    )
+    name = f"{system}-{machine}"
+    if name not in TAGS:
+        raise DenoError(f'Deno has no build for "{name}"', "build on Linux or macOS")
+    return name
+
+
+@functools.cache
+def pins() -> Mapping[str, Mapping[str, str]]:
+    """Version -> platform -> sha256 of the wheel."""
+    text = resources.files("lambdeno").joinpath("deno_pins.json").read_text("utf-8")
+    return json.loads(text)  # type: ignore[no-any-return]
+
+
+def get(
+    version: str,
+    target: str,
+    extra_pins: Mapping[str, str] | None = None,
+    progress: Progress = lambda done, total: None,
+) -> Binary:
+    """The verified binary of a release for a platform, downloaded if this machine has none yet.
+
+    ``extra_pins`` (platform -> sha256 of the wheel) vouch for a release that lambdeno does not
+    know. Raises DenoError; a failure leaves nothing behind.
+    """
+    wheel_sha256 = (extra_pins or {}).get(target) or pins().get(version, {}).get(target)
+    if not wheel_sha256:
+        raise DenoError(
+            f'Cannot verify Deno "{version}" for {target}: its checksum is not known',
+            f"choose one of {', '.join(reversed(pins()))}"
+            f' or give the wheel\'s sha256 as deno.sha256."{target}" in lambdeno.toml',
+        )
+    folder = cache_folder() / "deno" / f"{version}-{target}-{wheel_sha256[:16]}"
+    binary, record = folder / _name(target), folder / "sha256"
+    if not record.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".new-", dir=folder.parent) as work:
+            wheel = _download(version, target, wheel_sha256, Path(work), progress)
+            _unpack(wheel, Path(work) / "done", target)
+            wheel.unlink()
+            try:
+                (Path(work) / "done").rename(folder)
+            except OSError:  # another build was faster
+                if not record.exists():
+                    raise
+    return Binary(version, target, binary, record.read_text("ascii"))
+
+
+def run(
+    binary: Binary, arguments: Sequence[str | Path], folder: Path
+) -> subprocess.CompletedProcess[str]:
+    """Run Deno to its end in a folder, its output captured. Raises DenoError if it cannot start."""
+    environment = {**os.environ, "NO_COLOR": "1", "DENO_NO_UPDATE_CHECK": "1", "DENO_NO_PROMPT": "1"}
+    try:
+        return subprocess.run(
+            [binary.path, *arguments],
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
+        )
+    except OSError as error:
+        raise DenoError(
+            f'Cannot start "{binary.path}": {error.strerror}',
+            f"remove the folder {binary.path.parent} and build again",
+        ) from None
+
+
+def _name(target: str) -> str:
+    return "deno.exe" if target.startswith("windows") else "deno"
+
+
+def _download(version: str, target: str, sha256: str, folder: Path, progress: Progress) -> Path:
+    requirements = folder / "requirements.txt"
+    requirements.write_text(f"deno=={version} --hash=sha256:{sha256}\n", "ascii")
+    command = [
+        *(sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"),
+        *("--platform", TAGS[target], "--require-hashes", "--disable-pip-version-check"),
+        *("--no-cache-dir", "--progress-bar=raw", "--dest", str(folder), "-r", str(requirements)),
+    ]
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=errors, encoding="utf-8", errors="replace"
+        ) as pip:
+            for line in pip.stdout or ():
+                if found := re.match(r"Progress (\d+) of (\d+)", line):
+                    progress(int(found[1]), int(found[2]))
+        errors.seek(0)
+        said = errors.read()
+    if pip.returncode:
+        raise DenoError(*_explain(version, target, said))
+    [wheel] = folder.glob("*.whl")
+    if _sha256(wheel.open("rb")) != sha256:
+        raise DenoError(*_explain(version, target, "DO NOT MATCH THE HASHES"))
+    return wheel
+
+
+def _explain(version: str, target: str, said: str) -> tuple[str, str]:
+    """pip's failure in a sentence: message and hint."""
+    if "DO NOT MATCH THE HASHES" in said:
+        return (
+            f"The wheel of Deno {version} for {target} is not the pinned one: its sha256 differs",
+            "do not use it: check deno.sha256 in lambdeno.toml, or the package index in use",
+        )
+    if "No matching distribution" in said or "from versions:" in said:
+        return (
+            f"The package index has no Deno {version} for {target}",
+            f"choose another deno.version in lambdeno.toml, such as {list(pins())[-1]}",
+        )
+    lines = [line for line in said.splitlines() if line.strip()]
+    reason = next((line for line in reversed(lines) if line.startswith("ERROR")), lines[-1:] or "")
+    return (
+        f"Cannot download Deno {version} for {target}: {reason}",
+        "check the connection to the package index (pip's settings are used), then build again",
+    )
+
+
+def _unpack(wheel: Path, folder: Path, target: str) -> None:
+    """Take the binary out of a wheel, held to the sha256 in the wheel's RECORD (PEP 376, PEP 427)."""
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            record = next(name for name in archive.namelist() if name.endswith(".dist-info/RECORD"))
+            rows = csv.reader(io.StringIO(archive.read(record).decode("utf-8")))
+            name, checksum = next(
+                (row[0], row[1]) for row in rows if row[0].endswith(f"/scripts/{_name(target)}")
+            )
+            folder.mkdir()
+            binary = folder / _name(target)
+            with archive.open(name) as source, binary.open("wb") as file:
+                while chunk := source.read(CHUNK):
+                    file.write(chunk)
+    except (StopIteration, zipfile.BadZipFile) as error:
+        raise DenoError(f"The wheel {wheel.name} holds no Deno: {error}", "build again") from None
+    except OSError as error:
+        raise BuildError(
+            f'Cannot unpack Deno to "{folder.parent.parent}": {error.strerror}',
+            "free some space, or set LAMBDENO_CACHE to a folder that you can write to",
+        ) from None
+    sha256 = _sha256(binary.open("rb"))
+    wanted = base64.urlsafe_b64decode(checksum.removeprefix("sha256=") + "=").hex()
+    if sha256 != wanted:
+        raise DenoError(
+            f"The Deno binary in {wheel.name} is damaged: its sha256 is not the one in RECORD",
+            "build again; if it persists, do not use this package index",
+        )
+    binary.chmod(0o755)
+    (folder / "sha256").write_text(sha256, "ascii")
+
+
+def _sha256(file: io.BufferedReader) -> str:
+    with file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

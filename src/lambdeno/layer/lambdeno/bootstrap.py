@@ -1,0 +1,53 @@
+"""The bootstrap: Lambda's Runtime API on one side, Deno on the other.
+
+    settings -> start Deno -> (while it starts) connect to the Runtime API -> loop
+
+Only what starts Deno is imported before Deno starts: all else overlaps its start. C modules
+alone, CPython 3.11 to 3.14; every import is cold-start time.
+"""
+
+from posix import environ
+
+from deno import Deno, DenoError
+from settings import Settings, SettingsError
+
+
+def main(layer: str) -> int:
+    """Serve one execution environment from the unpacked layer; returns the exit status."""
+    try:
+        settings = Settings(environ, layer)
+        deno = Deno(settings)
+        deno.start()
+    except SettingsError as error:
+        return refuse("Runtime.InvalidSetting", str(error))
+    except DenoError as error:
+        return refuse(*error.args)
+
+    from connection import Closed  # noqa: PLC0415 - from here on Deno starts beside us
+    from runtime1 import Runtime1  # noqa: PLC0415
+    from runtime_api import RuntimeApi, RuntimeApiError, log  # noqa: PLC0415
+
+    try:
+        api = RuntimeApi(settings.runtime_api)
+        runtime = Runtime1(deno)
+        if not runtime.is_ready():
+            runtime.report_init(api)
+            return 1
+        while runtime.answer(api.next(), api):
+            pass
+    except (RuntimeApiError, Closed) as error:
+        log(f"lambdeno: {error}")
+    return 1
+
+
+def refuse(error_type: str, message: str) -> int:
+    """Tell Lambda why this environment cannot even start."""
+    from fault import Fault  # noqa: PLC0415 - error path
+    from runtime_api import RuntimeApi, RuntimeApiError, log  # noqa: PLC0415
+
+    fault = Fault(error_type, message)
+    try:
+        fault.report_init(RuntimeApi(environ.get(b"AWS_LAMBDA_RUNTIME_API", b"").decode()))
+    except (RuntimeApiError, ValueError) as error:
+        log(f"lambdeno: {error}")
+    return 1

@@ -1,0 +1,288 @@
+// The bridge: HTTP requests of the bootstrap on one side, the function's handler on the other.
+//
+//   connect -> load the function -> GET /init: loaded, or why not -> POST /invocation, for ever
+//
+// One connection, one request at a time. Raw HTTP/1.1 on the socket and no import: Deno.serve
+// starts 3 to 5 ms later (docs/decisions.md), and what is not loaded cannot be slow.
+
+const encoder = new TextEncoder();
+const decoder = new TextDecoder();
+const { parse, stringify } = JSON; // as they were before the function could change them
+const env = Deno.env;
+
+const ERROR_TYPE = "application/vnd.aws.lambda.error+json";
+const SMALL = 64 * 1024; // bytes: messages up to here need no buffer of their own
+const HEAD_ROOM = 512; // bytes before a small body, for its head
+
+// --- HTTP over one connection ------------------------------------------------------------------
+
+class Wire {
+  #connection;
+  #input = new Uint8Array(SMALL);
+  #output = new Uint8Array(HEAD_ROOM + SMALL);
+
+  constructor(connection) {
+    this.#connection = connection;
+  }
+
+  // The next request as { target, headers, body }: body is bytes, valid until the next call.
+  // null when the bootstrap is gone.
+  async receive() {
+    let input = this.#input;
+    let have = 0;
+    let end = -1; // of the head
+    while (end < 0) {
+      if (have === input.length) input = grown(input, 2 * have, have);
+      const got = await this.#connection.read(have ? input.subarray(have) : input);
+      if (got === null) return null;
+      const from = Math.max(0, have - 3);
+      have += got;
+      end = endOfHead(input, from, have);
+    }
+    const lines = decoder.decode(input.subarray(0, end)).split("\r\n");
+    const headers = new Map();
+    for (let i = 1; i < lines.length; i++) {
+      const line = lines[i];
+      const colon = line.indexOf(":");
+      headers.set(line.slice(0, colon).toLowerCase(), line.slice(colon + 1).trim());
+    }
+    const start = end + 4;
+    const total = start + Number(headers.get("content-length") ?? 0);
+    if (total > input.length) input = grown(input, total, have);
+    while (have < total) {
+      const got = await this.#connection.read(input.subarray(have, total));
+      if (got === null) return null;
+      have += got;
+    }
+    return { target: lines[0].split(" ")[1], headers, body: input.subarray(start, total) };
+  }
+
+  // Sends a response; body is a string.
+  async send(status, headers, body) {
+    const output = this.#output;
+    if (body.length * 3 <= SMALL) { // UTF-8 has at most 3 bytes for each UTF-16 unit
+      const { written } = encoder.encodeInto(body, output.subarray(HEAD_ROOM));
+      const head = encoder.encode(headOf(status, headers, written));
+      if (head.length <= HEAD_ROOM) {
+        const at = HEAD_ROOM - head.length;
+        output.set(head, at);
+        return await this.#write(output.subarray(at, HEAD_ROOM + written));
+      }
+    }
+    const bytes = encoder.encode(body);
+    await this.#write(encoder.encode(headOf(status, headers, bytes.length)));
+    await this.#write(bytes);
+  }
+
+  async #write(bytes) {
+    let sent = await this.#connection.write(bytes);
+    while (sent < bytes.length) sent += await this.#connection.write(bytes.subarray(sent));
+  }
+}
+
+function headOf(status, headers, length) {
+  return `HTTP/1.1 ${status}\r\n${headers}Content-Length: ${length}\r\n\r\n`;
+}
+
+function grown(bytes, size, used) {
+  const larger = new Uint8Array(size);
+  larger.set(bytes.subarray(0, used));
+  return larger;
+}
+
+// The index of the empty line, or -1.
+function endOfHead(bytes, from, to) {
+  for (let at = bytes.indexOf(13, from); at >= 0 && at + 3 < to; at = bytes.indexOf(13, at + 1)) {
+    if (bytes[at + 1] === 10 && bytes[at + 2] === 13 && bytes[at + 3] === 10) return at;
+  }
+  return -1;
+}
+
+// --- The function ------------------------------------------------------------------------------
+
+// An error of ours, under a type that Lambda's platform keeps.
+class RuntimeError extends Error {
+  constructor(type, message, options) {
+    super(message, options);
+    this.name = type;
+  }
+}
+
+// The handler that _HANDLER names: "function.handler" is the export "handler" of
+// function.bundle.js in the task root. The layer's own bundle answers where there is none.
+async function loadHandler() {
+  const name = env.get("_HANDLER") ?? "";
+  const [, file, path] = /^([^.]+)\.(.+)$/.exec(name) ?? [];
+  if (!file || name.includes("..")) {
+    throw new RuntimeError(
+      "Runtime.MalformedHandlerName",
+      `The handler is "${name}"; it must be <file>.<export>, such as function.handler`,
+    );
+  }
+  const root = env.get("LAMBDA_TASK_ROOT") ?? "/var/task";
+  const location = `${root}/${file}.bundle.js`;
+  const module = await importModule(location, file);
+  let handler = module;
+  for (const key of path.split(".")) handler = handler?.[key];
+  if (typeof handler === "function") return handler;
+  const what = handler === undefined ? "is not exported" : `is ${typeof handler}, not a function`;
+  throw new RuntimeError(
+    "Runtime.HandlerNotFound",
+    `"${path}" ${what} in ${location}; it exports: ${Object.keys(module).join(", ") || "nothing"}`,
+  );
+}
+
+async function importModule(location, file) {
+  try {
+    return await import(fileUrl(location));
+  } catch (error) {
+    if (!(error instanceof TypeError) || error.code !== "ERR_MODULE_NOT_FOUND") throw error;
+    const { message } = error;
+    if (message.startsWith(`Module not found "${fileUrl(location)}"`)) {
+      if (file === "function") {
+        const dummy = new URL("./function.bundle.js", import.meta.url);
+        console.warn(`lambdeno: no ${location}: the runtime layer's dummy function answers`);
+        return await import(dummy.href);
+      }
+      throw new RuntimeError("Runtime.HandlerNotFound", `No ${location}: is the function built?`);
+    }
+    if (message.startsWith("SyntaxError: ")) {
+      throw new RuntimeError("Runtime.UserCodeSyntaxError", message.slice("SyntaxError: ".length));
+    }
+    throw new RuntimeError("Runtime.ImportModuleError", message);
+  }
+}
+
+function fileUrl(path) {
+  return "file://" + path.split("/").map(encodeURIComponent).join("/");
+}
+
+// --- Errors as Lambda shows them ---------------------------------------------------------------
+
+// Anything thrown as { errorType, errorMessage, trace }, the shape of Lambda's Node runtime.
+function describe(thrown) {
+  if (thrown instanceof Error) {
+    return {
+      errorType: String(thrown.name),
+      errorMessage: String(thrown.message),
+      trace: String(thrown.stack ?? "").split("\n"),
+    };
+  }
+  return { errorType: typeof thrown, errorMessage: String(thrown), trace: [] };
+}
+
+async function sendError(wire, thrown) {
+  let error;
+  try {
+    error = describe(thrown);
+  } catch { // a getter of the thrown value throws itself
+    error = { errorType: "handled", errorMessage: "the thrown value cannot be read", trace: [] };
+  }
+  // The platform keeps types of this form alone and drops others.
+  const kept = /^(Runtime|Function)\.[A-Z][a-zA-Z]+$/.test(error.errorType);
+  const type = kept ? error.errorType : "Function.Unhandled";
+  await wire.send(
+    "500 Error",
+    `Content-Type: ${ERROR_TYPE}\r\nLambda-Runtime-Function-Error-Type: ${type}\r\n`,
+    stringify(error),
+  );
+}
+
+// --- One invocation ----------------------------------------------------------------------------
+
+// What is the same for every invocation of this environment.
+const environment = {
+  functionName: env.get("AWS_LAMBDA_FUNCTION_NAME"),
+  functionVersion: env.get("AWS_LAMBDA_FUNCTION_VERSION"),
+  memoryLimitInMB: env.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE"),
+  logGroupName: env.get("AWS_LAMBDA_LOG_GROUP_NAME"),
+  logStreamName: env.get("AWS_LAMBDA_LOG_STREAM_NAME"),
+};
+
+function contextOf(headers) {
+  const deadline = Number(headers.get("lambda-runtime-deadline-ms"));
+  return {
+    ...environment,
+    awsRequestId: headers.get("lambda-runtime-aws-request-id"),
+    invokedFunctionArn: headers.get("lambda-runtime-invoked-function-arn"),
+    clientContext: parsed(headers.get("lambda-runtime-client-context"), "ClientContext"),
+    identity: parsed(headers.get("lambda-runtime-cognito-identity"), "CognitoIdentity"),
+    tenantId: headers.get("lambda-runtime-aws-tenant-id"),
+    xRayTraceId: headers.get("lambda-runtime-trace-id"),
+    getRemainingTimeInMillis: () => deadline - Date.now(),
+  };
+}
+
+function parsed(text, what) {
+  if (!text) return undefined;
+  try {
+    return parse(text);
+  } catch (error) {
+    throw new RuntimeError(
+      "Runtime.LambdaContextUnmarshalError",
+      `Cannot parse ${what} as json: ${error}`,
+    );
+  }
+}
+
+// The AWS SDK and X-Ray read the trace id from the environment.
+function setTraceId(id) {
+  if (id === setTraceId.last) return;
+  setTraceId.last = id;
+  try {
+    if (id) env.set("_X_AMZN_TRACE_ID", id);
+    else env.delete("_X_AMZN_TRACE_ID");
+  } catch { /* the function's permissions leave the environment out */ }
+}
+
+function eventOf(body) {
+  try {
+    return parse(decoder.decode(body));
+  } catch (error) {
+    throw new RuntimeError("Runtime.UnmarshalError", `The event is not JSON: ${error.message}`);
+  }
+}
+
+function resultOf(value) {
+  try {
+    return stringify(value) ?? "null";
+  } catch (cause) {
+    throw new RuntimeError(
+      "Runtime.MarshalError",
+      `Cannot send the handler's result as JSON: ${cause.message}`,
+      { cause },
+    );
+  }
+}
+
+async function answer(wire, handler, { headers, body }) {
+  let result;
+  try {
+    setTraceId(headers.get("lambda-runtime-trace-id"));
+    const value = handler(eventOf(body), contextOf(headers));
+    result = resultOf(await value);
+  } catch (thrown) {
+    console.error("Invoke Error", thrown);
+    return await sendError(wire, thrown);
+  }
+  await wire.send("200 OK", "Content-Type: application/json\r\n", result);
+}
+
+// --- The bridge's life -------------------------------------------------------------------------
+
+async function main() {
+  const path = env.get("LAMBDENO_SOCKET");
+  env.delete("LAMBDENO_SOCKET");
+  const loading = loadHandler().then((handler) => ({ handler }), (thrown) => ({ thrown }));
+  const wire = new Wire(await Deno.connect({ transport: "unix", path }));
+  await wire.receive(); // GET /init
+  const { handler, thrown } = await loading;
+  if (!handler) {
+    console.error("Init Error", thrown);
+    return await sendError(wire, thrown);
+  }
+  await wire.send("200 OK", "", "");
+  for (let request; (request = await wire.receive());) await answer(wire, handler, request);
+}
+
+await main();
