@@ -8,6 +8,7 @@ bytes differently.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import stat
 import tempfile
@@ -77,13 +78,13 @@ def digest(entries: Iterable[Entry]) -> str:
     return f"sha256:{total.hexdigest()}"
 
 
-def write(path: Path, entries: Iterable[Entry], progress: Progress = lambda done: None) -> Zip:
+def write(path: Path, entries: Iterable[Entry], progress: Progress = lambda _: None) -> Zip:
     """Write a zip, whole or not at all: what was there before stays until the new one is complete.
 
     Raises BuildError (folder, disk) and ArtifactError (over 50 MB, two entries of one name).
     """
     ordered = sorted(entries, key=lambda entry: entry.name)
-    for before, entry in zip(ordered, ordered[1:], strict=False):
+    for before, entry in itertools.pairwise(ordered):
         if before.name == entry.name:
             raise ArtifactError(f'Two files want the name "{entry.name}" in {path.name}', "rename one")
     try:
@@ -133,9 +134,7 @@ def check_limits(zips: Iterable[Zip]) -> None:
         raise ArtifactError(*_too_large(names, unpacked, UNPACKED_LIMIT, "unpacked", entries))
 
 
-def _too_large(
-    name: str, size: int, limit: int, state: str, entries: Iterable[Entry]
-) -> tuple[str, str]:
+def _too_large(name: str, size: int, limit: int, state: str, entries: Iterable[Entry]) -> tuple[str, str]:
     largest = sorted(entries, key=lambda entry: -entry.size)[:5]
     files = ", ".join(f"{entry.name} ({megabytes(entry.size)})" for entry in largest)
     return (

@@ -1,8 +1,8 @@
 """``build``: the three artefacts, each in ``dist/``, and manifest.json about them.
 
-    Deno layer      the verified binary
-    runtime layer   layer/ as it is + compiled Python + code cache
-    function        deno check -> deno bundle -> + code cache + included files
+Deno layer      the verified binary
+runtime layer   layer/ as it is + compiled Python + code cache
+function        deno check -> deno bundle -> + code cache + included files
 """
 
 from __future__ import annotations
@@ -27,12 +27,33 @@ from lambdeno.archive import Entry, Zip
 from lambdeno.errors import ArtifactError, BuildError, DenoError, ProjectError
 from lambdeno.project import Project
 
-__all__ = ["Artefact", "Watcher", "build", "build_deno_layer", "build_function", "build_runtime_layer"]
+__all__ = [
+    "Artefact",
+    "Watcher",
+    "build",
+    "build_deno_layer",
+    "build_function",
+    "build_runtime_layer",
+    "function_environment",
+    "manifest",
+    "up_to_date",
+]
 
 MANIFEST = "manifest.json"
 BUNDLE = "function.bundle.js"
 SOURCE_MAP = "function.bundle.js.map"
-NEVER = (".env", ".env.*", ".git", ".aws", ".npmrc", ".ssh", "node_modules", "*.pem", "*.key", "dist")
+NEVER = (
+    ".env",
+    ".env.*",
+    ".git",
+    ".aws",
+    ".npmrc",
+    ".ssh",
+    "node_modules",
+    "*.pem",
+    "*.key",
+    "dist",
+)
 
 
 @dataclass(frozen=True)
@@ -49,8 +70,8 @@ class Artefact:
 class Watcher:
     """Whom to tell how far long work is: ``step`` names it, ``progress`` has done and total bytes."""
 
-    step: Callable[[str], None] = lambda name: None
-    progress: Callable[[int, int], None] = lambda done, total: None
+    step: Callable[[str], None] = lambda _: None
+    progress: Callable[[int, int], None] = lambda _, __: None
 
 
 def build(project: Project, watcher: Watcher = Watcher()) -> list[Artefact]:
@@ -84,14 +105,7 @@ def build_deno_layer(project: Project, watcher: Watcher = Watcher()) -> Artefact
 def build_runtime_layer(project: Project, watcher: Watcher = Watcher()) -> Artefact:
     """``runtime-layer.zip``: /opt/bootstrap and /opt/lambdeno."""
     entries = _layer_entries()
-    python = f"3.{sys.version_info.minor}"
-    facts = {
-        "version": lambdeno.__version__,
-        "shape": project.shape,
-        "architecture": project.architecture,
-        "python": python,
-        "deno": project.deno.version,
-    }
+    facts = _runtime_facts(project)
     notes: list[str] = []
     why_not = codecache.obstacle(project.architecture)
     if why_not:
@@ -142,10 +156,55 @@ def build_function(project: Project, watcher: Watcher = Watcher()) -> Artefact:
         "name": project.name,
         "handler": project.handler,
         "deno": project.deno.version,
+        "runtime": _runtime_facts(project)["source"],
         "code_cache": not why_not,
         "bundle": len(bundle),
     }
     return _record(project, Artefact("function", zipped, facts, tuple(notes)))
+
+
+def up_to_date(project: Project, watcher: Watcher = Watcher()) -> dict[str, Any]:
+    """The manifest, after building what is missing or older than what it is made from."""
+    rows = manifest(project)
+    runtime = _runtime_facts(project)
+    deno_facts = {"version": project.deno.version, "architecture": project.architecture}
+    if not _stands(project, rows.get("runtime-layer"), runtime):
+        build_runtime_layer(project, watcher)
+    if not _stands(project, rows.get("deno-layer"), deno_facts):
+        build_deno_layer(project, watcher)
+    function = {"runtime": runtime["source"], "deno": project.deno.version}
+    if not _stands(project, rows.get("function"), function) or _edited(project):
+        build_function(project, watcher)
+    return manifest(project)
+
+
+def _stands(project: Project, row: dict[str, Any] | None, facts: dict[str, Any]) -> bool:
+    """Whether an artefact is there as the manifest has it, and made from these facts."""
+    if row is None or any(row.get(key) != value for key, value in facts.items()):
+        return False
+    path = project.dist / row["file"]
+    return path.is_file() and bool(path.stat().st_size == row["size"])
+
+
+def _edited(project: Project) -> bool:
+    """Whether a file of the project is newer than function.zip."""
+    built = (project.dist / "function.zip").stat().st_mtime_ns
+    for folder, names, files in os.walk(project.root):
+        names[:] = [name for name in names if name not in ("dist", "node_modules", ".git")]
+        if any(Path(folder, name).stat().st_mtime_ns > built for name in files):
+            return True
+    return False
+
+
+def _runtime_facts(project: Project) -> dict[str, Any]:
+    return {
+        "version": lambdeno.__version__,
+        "shape": project.shape,
+        "architecture": project.architecture,
+        "python": f"3.{sys.version_info.minor}",
+        "deno": project.deno.version,
+        "source": archive.digest(_layer_entries()),
+    }
 
 
 def function_environment(project: Project) -> dict[str, str]:
@@ -166,9 +225,7 @@ def manifest(project: Project) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise ArtifactError(
-            f'Cannot read "{path}": {error}', "remove it and run lambdeno build"
-        ) from None
+        raise ArtifactError(f'Cannot read "{path}": {error}', "remove it and run lambdeno build") from None
     return found if isinstance(found, dict) else {}
 
 
@@ -205,7 +262,14 @@ def _bundle(binary: deno.Binary, project: Project) -> tuple[bytes, bytes]:
     with tempfile.TemporaryDirectory(prefix="lambdeno-bundle-") as folder:
         output = Path(folder) / BUNDLE
         minify = ["--minify"] if project.build.minify else []
-        arguments = ["bundle", "--platform", "deno", "--sourcemap=external", *minify, *_lock(project)]
+        arguments = [
+            "bundle",
+            "--platform",
+            "deno",
+            "--sourcemap=external",
+            *minify,
+            *_lock(project),
+        ]
         done = deno.run(binary, [*arguments, "-o", output, project.entry], project.root)
         if done.returncode or not output.is_file():
             raise DenoError(
@@ -220,7 +284,7 @@ def _bundle(binary: deno.Binary, project: Project) -> tuple[bytes, bytes]:
 
 def _from_root(source: str, output: str, root: Path) -> str:
     """A source's path as the project folder sees it; what lies outside keeps its last parts."""
-    path = PurePosixPath(os.path.normpath(os.path.join(output, source)))
+    path = Path(os.path.normpath(Path(output, source)))
     home = root.resolve().as_posix()
     if path.is_relative_to(home):
         return path.relative_to(home).as_posix()
@@ -237,12 +301,18 @@ def _diagnosis(said: str, what: str) -> tuple[str, str]:
     """Deno's words in a sentence: message and hint."""
     text = said.replace("error: ", "")
     if "lockfile is out of date" in text:
-        return "deno.lock does not fit the imports", "run: lambdeno deno install, and look at what changes"
+        return (
+            "deno.lock does not fit the imports",
+            "run: lambdeno deno install, and look at what changes",
+        )
     problem = next(
         (
             line.strip()
             for line in text.splitlines()
-            if re.match(r"(TS\d+ \[ERROR\]|Module not found|SyntaxError|.*not found|.*Expected|.*×)", line.strip())
+            if re.match(
+                r"(TS\d+ \[ERROR\]|Module not found|SyntaxError|.*not found|.*Expected)",
+                line.strip(),
+            )
         ),
         "",
     )
@@ -350,9 +420,7 @@ def _record(project: Project, artefact: Artefact) -> Artefact:
         **artefact.facts,
     }
     rows = {**manifest(project), artefact.kind: row}
-    _write_beside(
-        project.dist / MANIFEST, (json.dumps(rows, indent=2, sort_keys=True) + "\n").encode()
-    )
+    _write_beside(project.dist / MANIFEST, (json.dumps(rows, indent=2, sort_keys=True) + "\n").encode())
     return artefact
 
 

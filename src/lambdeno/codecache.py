@@ -10,6 +10,7 @@ debug log tells hits from misses.
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import re
@@ -36,7 +37,7 @@ HIT = re.compile(r"V8 code cache hit for ES module: (\S+),")
 MISS = re.compile(r"Updating V8 code cache for ES module: (\S+),")
 
 
-class LoadFailure(BuildError):  # noqa: N818 - it is the function's, not ours
+class LoadFailure(BuildError):
     """The function cannot be loaded: ``error_type`` is what Lambda would report."""
 
     def __init__(self, error_type: str, message: str, hint: str) -> None:
@@ -63,7 +64,9 @@ def obstacle(architecture: str) -> str:
     if not shutil.which("bwrap"):
         return "it needs bubblewrap to give the function its paths on Lambda (apt-get install bubblewrap)"
     probe = subprocess.run(
-        ["bwrap", "--ro-bind", "/", "/", "--unshare-pid", "/bin/true"], capture_output=True, check=False
+        ["bwrap", "--ro-bind", "/", "/", "--unshare-pid", "/bin/true"],
+        capture_output=True,
+        check=False,
     )
     return "" if probe.returncode == 0 else f"bubblewrap cannot run here: {probe.stderr.decode().strip()}"
 
@@ -171,15 +174,16 @@ def _first_word(server: socket.socket, process: subprocess.Popen[bytes]) -> str 
 
 
 def _reported(request: str) -> tuple[str, str]:
-    import json
-
     error = json.loads(request.partition("\r\n\r\n")[2])
     return error["errorType"], error["errorMessage"]
 
 
 def _explain(error_type: str, message: str) -> tuple[str, str]:
     if error_type == "Runtime.HandlerNotFound":
-        return f"Cannot find the handler: {message}", "export it, or name another as handler in lambdeno.toml"
+        return (
+            f"Cannot find the handler: {message}",
+            "export it, or name another as handler in lambdeno.toml",
+        )
     return (
         f"The function fails while it loads: {error_type}: {message}",
         "mend it, or set build.code_cache = false in lambdeno.toml if it can only load on Lambda",
@@ -208,7 +212,13 @@ def _command(work: Path, tmp: Path, environment: Mapping[str, str]) -> list[str]
             bind += ["--symlink", f"usr/{name}", f"/{name}"]
         elif Path("/", name).exists():
             bind += ["--ro-bind", f"/{name}", f"/{name}"]
-    for name in ("/etc/ssl", "/etc/resolv.conf", "/etc/ld.so.cache", "/etc/hosts", "/etc/alternatives"):
+    for name in (
+        "/etc/ssl",
+        "/etc/resolv.conf",
+        "/etc/ld.so.cache",
+        "/etc/hosts",
+        "/etc/alternatives",
+    ):
         bind += ["--ro-bind-try", name, name]
     variables = [word for item in environment.items() for word in ("--setenv", *item)]
     return [
@@ -217,7 +227,11 @@ def _command(work: Path, tmp: Path, environment: Mapping[str, str]) -> list[str]
         *("--ro-bind", str(work / "opt"), "/opt", "--ro-bind", str(work / "task"), "/var/task"),
         *("--ro-bind", sys.base_prefix, "/var/lang", "--bind", str(tmp), "/tmp"),
         *("--remount-ro", "/", "--chdir", "/var/task", "--clearenv", *variables),
-        *("/opt/bootstrap", f"/var/lang/bin/python3.{sys.version_info.minor}", "/var/runtime/bootstrap.py"),
+        *(
+            "/opt/bootstrap",
+            f"/var/lang/bin/python3.{sys.version_info.minor}",
+            "/var/runtime/bootstrap.py",
+        ),
     ]
 
 
@@ -230,7 +244,8 @@ def _canonical(path: Path) -> bytes:
             target.execute("PRAGMA page_size = 4096")
             target.execute("BEGIN")
             tables = source.execute(
-                "SELECT name, sql FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name"
+                "SELECT name, sql FROM sqlite_master"
+                " WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name"
             ).fetchall()
             for name, sql in tables:
                 target.execute(sql)

@@ -29,7 +29,7 @@ import platformdirs
 
 from lambdeno.errors import BuildError, DenoError
 
-__all__ = ["Binary", "cache_folder", "get", "host_platform", "pins", "run"]
+__all__ = ["Binary", "cache_folder", "cached", "get", "host_platform", "pins", "run"]
 
 TAGS = {
     "linux-x86_64": "manylinux_2_27_x86_64",
@@ -81,24 +81,30 @@ def get(
     version: str,
     target: str,
     extra_pins: Mapping[str, str] | None = None,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = lambda _, __: None,
 ) -> Binary:
     """The verified binary of a release for a platform, downloaded if this machine has none yet.
 
     ``extra_pins`` (platform -> sha256 of the wheel) vouch for a release that lambdeno does not
     know. Raises DenoError; a failure leaves nothing behind.
     """
-    wheel_sha256 = (extra_pins or {}).get(target) or pins().get(version, {}).get(target)
+    wheel_sha256 = _pin(version, target, extra_pins)
     if not wheel_sha256:
         raise DenoError(
             f'Cannot verify Deno "{version}" for {target}: its checksum is not known',
-            f"choose one of {', '.join(reversed(pins()))}"
+            f"choose one of {', '.join(sorted(pins(), reverse=True))}"
             f' or give the wheel\'s sha256 as deno.sha256."{target}" in lambdeno.toml',
         )
-    folder = cache_folder() / "deno" / f"{version}-{target}-{wheel_sha256[:16]}"
-    binary, record = folder / _name(target), folder / "sha256"
+    folder = _folder(version, target, wheel_sha256)
+    record = folder / "sha256"
     if not record.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BuildError(
+                f'Cannot write to the cache folder "{folder.parent}": {error.strerror}',
+                "set LAMBDENO_CACHE to a folder that you can write to",
+            ) from None
         with tempfile.TemporaryDirectory(prefix=".new-", dir=folder.parent) as work:
             wheel = _download(version, target, wheel_sha256, Path(work), progress)
             _unpack(wheel, Path(work) / "done", target)
@@ -108,14 +114,34 @@ def get(
             except OSError:  # another build was faster
                 if not record.exists():
                     raise
-    return Binary(version, target, binary, record.read_text("ascii"))
+    return Binary(version, target, folder / _name(target), record.read_text("ascii"))
 
 
-def run(
-    binary: Binary, arguments: Sequence[str | Path], folder: Path
-) -> subprocess.CompletedProcess[str]:
+def cached(version: str, target: str, extra_pins: Mapping[str, str] | None = None) -> Binary | None:
+    """The verified binary if this machine has it already."""
+    sha256 = _pin(version, target, extra_pins)
+    folder = _folder(version, target, sha256 or "")
+    if not sha256 or not (folder / "sha256").exists():
+        return None
+    return Binary(version, target, folder / _name(target), (folder / "sha256").read_text("ascii"))
+
+
+def _pin(version: str, target: str, extra_pins: Mapping[str, str] | None) -> str | None:
+    return (extra_pins or {}).get(target) or pins().get(version, {}).get(target)
+
+
+def _folder(version: str, target: str, sha256: str) -> Path:
+    return cache_folder() / "deno" / f"{version}-{target}-{sha256[:16]}"
+
+
+def run(binary: Binary, arguments: Sequence[str | Path], folder: Path) -> subprocess.CompletedProcess[str]:
     """Run Deno to its end in a folder, its output captured. Raises DenoError if it cannot start."""
-    environment = {**os.environ, "NO_COLOR": "1", "DENO_NO_UPDATE_CHECK": "1", "DENO_NO_PROMPT": "1"}
+    environment = {
+        **os.environ,
+        "NO_COLOR": "1",
+        "DENO_NO_UPDATE_CHECK": "1",
+        "DENO_NO_PROMPT": "1",
+    }
     try:
         return subprocess.run(
             [binary.path, *arguments],
@@ -164,7 +190,7 @@ def _download(version: str, target: str, sha256: str, folder: Path, progress: Pr
 
 
 def _explain(version: str, target: str, said: str) -> tuple[str, str]:
-    """pip's failure in a sentence: message and hint."""
+    """Pip's failure in a sentence: message and hint."""
     if "DO NOT MATCH THE HASHES" in said:
         return (
             f"The wheel of Deno {version} for {target} is not the pinned one: its sha256 differs",

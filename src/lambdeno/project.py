@@ -25,11 +25,26 @@ Architecture = Literal["x86_64", "arm64"]
 # Variables that Lambda sets and refuses in a function's configuration:
 # https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html
 RESERVED = frozenset(
-    """_HANDLER _X_AMZN_TRACE_ID AWS_DEFAULT_REGION AWS_REGION AWS_EXECUTION_ENV
-    AWS_LAMBDA_FUNCTION_NAME AWS_LAMBDA_FUNCTION_MEMORY_SIZE AWS_LAMBDA_FUNCTION_VERSION
-    AWS_LAMBDA_INITIALIZATION_TYPE AWS_LAMBDA_LOG_GROUP_NAME AWS_LAMBDA_LOG_STREAM_NAME
-    AWS_ACCESS_KEY AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN
-    AWS_LAMBDA_RUNTIME_API LAMBDA_TASK_ROOT LAMBDA_RUNTIME_DIR""".split()
+    {
+        "_HANDLER",
+        "_X_AMZN_TRACE_ID",
+        "AWS_ACCESS_KEY",
+        "AWS_ACCESS_KEY_ID",
+        "AWS_DEFAULT_REGION",
+        "AWS_EXECUTION_ENV",
+        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",
+        "AWS_LAMBDA_FUNCTION_NAME",
+        "AWS_LAMBDA_FUNCTION_VERSION",
+        "AWS_LAMBDA_INITIALIZATION_TYPE",
+        "AWS_LAMBDA_LOG_GROUP_NAME",
+        "AWS_LAMBDA_LOG_STREAM_NAME",
+        "AWS_LAMBDA_RUNTIME_API",
+        "AWS_REGION",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+        "LAMBDA_RUNTIME_DIR",
+        "LAMBDA_TASK_ROOT",
+    }
 )
 ENVIRONMENT_LIMIT = 4096  # bytes, keys and values together
 
@@ -133,13 +148,17 @@ PATTERNS = {
 
 
 def _explain(path: Path, problem: str) -> tuple[str, str]:
-    """msgspec's words in ours: message and hint."""
+    """Msgspec's words in ours: message and hint."""
     what, _, at = problem.partition(" - at `$.")
     key = at.rstrip("`")
     last = re.sub(r"\[.*", "", key).rpartition(".")[2]
     wanted = re.match(r"Expected `(\w+)`(?:, got `(\w+)`| ([<>]=) (\d+)| matching regex)?", what)
     if not wanted:
-        allowed = {"runtime": '"runtime1"', "shape": '"managed"', "architecture": '"x86_64" or "arm64"'}
+        allowed = {
+            "runtime": '"runtime1"',
+            "shape": '"managed"',
+            "architecture": '"x86_64" or "arm64"',
+        }
         return f'"{path}": {what} for "{key}"', f"{key} may be {allowed.get(last, 'another value')}"
     kind, got, sign, bound = wanted.groups()
     if sign:
@@ -156,9 +175,7 @@ def _explain(path: Path, problem: str) -> tuple[str, str]:
 def _check_environment(path: Path, environment: dict[str, str]) -> None:
     for key in environment:
         if key in RESERVED:
-            raise ProjectError(
-                f'"{path}": environment.{key} is reserved by Lambda', "choose another name"
-            )
+            raise ProjectError(f'"{path}": environment.{key} is reserved by Lambda', "choose another name")
         if not re.fullmatch("[A-Za-z][A-Za-z0-9_]+", key):
             raise ProjectError(
                 f'"{path}": environment.{key} is not a name that Lambda takes',

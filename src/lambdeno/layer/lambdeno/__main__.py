@@ -4,6 +4,6 @@ import sys
 
 sys.path.insert(0, sys.argv[1] + "/lambdeno")
 
-import bootstrap  # noqa: E402
+import bootstrap
 
 sys.exit(bootstrap.main(sys.argv[1]))

@@ -23,9 +23,9 @@ def main(layer: str) -> int:
     except DenoError as error:
         return refuse(*error.args)
 
-    from connection import Closed  # noqa: PLC0415 - from here on Deno starts beside us
-    from runtime1 import Runtime1  # noqa: PLC0415
-    from runtime_api import RuntimeApi, RuntimeApiError, log  # noqa: PLC0415
+    from connection import Closed
+    from runtime1 import Runtime1
+    from runtime_api import RuntimeApi, RuntimeApiError, log
 
     try:
         api = RuntimeApi(settings.runtime_api)
@@ -42,8 +42,8 @@ def main(layer: str) -> int:
 
 def refuse(error_type: str, message: str) -> int:
     """Tell Lambda why this environment cannot even start."""
-    from fault import Fault  # noqa: PLC0415 - error path
-    from runtime_api import RuntimeApi, RuntimeApiError, log  # noqa: PLC0415
+    from fault import Fault
+    from runtime_api import RuntimeApi, RuntimeApiError, log
 
     fault = Fault(error_type, message)
     try:

@@ -10,7 +10,7 @@ BUFFER = 256 * 1024  # bytes: more than a Unix socket holds at once, little enou
 LARGEST = 8 * 1024 * 1024  # bytes: over any head (1 MB) or event (6 MB) that Lambda lets through
 
 
-class Closed(Exception):  # noqa: N818 - a fact about the peer, not always an error
+class Closed(Exception):
     """The peer is gone, or what it sends is not HTTP."""
 
 

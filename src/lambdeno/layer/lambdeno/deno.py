@@ -36,7 +36,12 @@ class Deno:
         self.listener.listen(1)
         # Before the start, since Deno opens its caches in its first milliseconds: 2.4 MB take 1 ms.
         copy_caches(self.settings, self.folder)
-        arguments = [executable, *FLAGS, *self._permissions(), self.settings.layer + "/lambdeno/runtime.js"]
+        arguments = [
+            executable,
+            *FLAGS,
+            *self._permissions(),
+            self.settings.layer + "/lambdeno/runtime.js",
+        ]
         try:
             self.pid = posix.posix_spawn(
                 executable,
@@ -50,7 +55,6 @@ class Deno:
                 f"Cannot start {executable}: {error.strerror};"
                 " the Deno layer's architecture must be the function's",
             ) from None
-
 
     def has_ended(self) -> int | None:
         """The wait status, once, if the process is over; else None."""
@@ -79,7 +83,12 @@ class Deno:
         hosts = (f"127.0.0.1:{port}", f"0.0.0.0:{port}", f"[::1]:{port}", f"[::]:{port}")
         words.append("--deny-net=" + ",".join(dict.fromkeys((self.settings.runtime_api, *hosts))))
         grant(words, "net", "N", "unix:" + self.socket)
-        grant(words, "read", "R", f"{self.socket},{self.settings.task_root},{self.settings.layer}/lambdeno")
+        grant(
+            words,
+            "read",
+            "R",
+            f"{self.socket},{self.settings.task_root},{self.settings.layer}/lambdeno",
+        )
         grant(words, "write", "W", self.socket)
         return words
 
@@ -124,7 +133,7 @@ def grant(words: list[str], name: str, letter: str, value: str) -> None:
 
 def fresh_folder(tmp: str) -> str:
     """A new folder that only we can enter. A name that a killed predecessor used would not do."""
-    base = tmp if len(tmp) <= LONGEST_FOLDER else "/tmp"  # noqa: S108
+    base = tmp if len(tmp) <= LONGEST_FOLDER else "/tmp"
     while True:
         folder = f"{base}/lambdeno-{posix.getpid():x}-{time_ns():x}"
         try:

@@ -43,7 +43,7 @@ class Fault:
 def ending(status: int) -> str:
     """How a child process ended, from its wait status, in the platform's words."""
     if posix.WIFSIGNALED(status):
-        from signal import Signals  # noqa: PLC0415
+        from signal import Signals
 
         number = posix.WTERMSIG(status)
         try:

@@ -16,17 +16,22 @@ const HEAD_ROOM = 512; // bytes before a small body, for its head
 
 // --- HTTP over one connection ------------------------------------------------------------------
 
+/** @typedef {{ target: string, headers: Map<string, string>, body: Uint8Array }} Request */
+
 class Wire {
   #connection;
   #input = new Uint8Array(SMALL);
   #output = new Uint8Array(HEAD_ROOM + SMALL);
 
+  /** @param {Deno.Conn} connection */
   constructor(connection) {
     this.#connection = connection;
   }
 
-  // The next request as { target, headers, body }: body is bytes, valid until the next call.
-  // null when the bootstrap is gone.
+  /**
+   * The next request; its body is valid until the next call. null when the bootstrap is gone.
+   * @returns {Promise<Request | null>}
+   */
   async receive() {
     let input = this.#input;
     let have = 0;
@@ -57,7 +62,12 @@ class Wire {
     return { target: lines[0].split(" ")[1], headers, body: input.subarray(start, total) };
   }
 
-  // Sends a response; body is a string.
+  /**
+   * Sends a response.
+   * @param {string} status
+   * @param {string} headers lines, each with its CRLF
+   * @param {string} body
+   */
   async send(status, headers, body) {
     const output = this.#output;
     if (body.length * 3 <= SMALL) { // UTF-8 has at most 3 bytes for each UTF-16 unit
@@ -74,23 +84,26 @@ class Wire {
     await this.#write(bytes);
   }
 
+  /** @param {Uint8Array} bytes */
   async #write(bytes) {
     let sent = await this.#connection.write(bytes);
     while (sent < bytes.length) sent += await this.#connection.write(bytes.subarray(sent));
   }
 }
 
+/** @param {string} status @param {string} headers @param {number} length */
 function headOf(status, headers, length) {
   return `HTTP/1.1 ${status}\r\n${headers}Content-Length: ${length}\r\n\r\n`;
 }
 
+/** @param {Uint8Array} bytes @param {number} size @param {number} used */
 function grown(bytes, size, used) {
   const larger = new Uint8Array(size);
   larger.set(bytes.subarray(0, used));
   return larger;
 }
 
-// The index of the empty line, or -1.
+/** The index of the empty line, or -1. @param {Uint8Array} bytes @param {number} from @param {number} to */
 function endOfHead(bytes, from, to) {
   for (let at = bytes.indexOf(13, from); at >= 0 && at + 3 < to; at = bytes.indexOf(13, at + 1)) {
     if (bytes[at + 1] === 10 && bytes[at + 2] === 13 && bytes[at + 3] === 10) return at;
@@ -100,16 +113,22 @@ function endOfHead(bytes, from, to) {
 
 // --- The function ------------------------------------------------------------------------------
 
-// An error of ours, under a type that Lambda's platform keeps.
+/** An error of ours, under a type that Lambda's platform keeps. */
 class RuntimeError extends Error {
+  /** @param {string} type @param {string} message @param {ErrorOptions} [options] */
   constructor(type, message, options) {
     super(message, options);
     this.name = type;
   }
 }
 
-// The handler that _HANDLER names: "function.handler" is the export "handler" of
-// function.bundle.js in the task root. The layer's own bundle answers where there is none.
+/** @typedef {(event: unknown, context: object) => unknown} Handler */
+
+/**
+ * The handler that _HANDLER names: "function.handler" is the export "handler" of
+ * function.bundle.js in the task root. The layer's own bundle answers where there is none.
+ * @returns {Promise<Handler>}
+ */
 async function loadHandler() {
   const name = env.get("_HANDLER") ?? "";
   const [, file, path] = /^([^.]+)\.(.+)$/.exec(name) ?? [];
@@ -132,11 +151,13 @@ async function loadHandler() {
   );
 }
 
+/** @param {string} location @param {string} file */
 async function importModule(location, file) {
   try {
     return await import(fileUrl(location));
   } catch (error) {
-    if (!(error instanceof TypeError) || error.code !== "ERR_MODULE_NOT_FOUND") throw error;
+    if (!(error instanceof TypeError) || !("code" in error)) throw error;
+    if (error.code !== "ERR_MODULE_NOT_FOUND") throw error; // Deno has it for syntax errors too
     const { message } = error;
     if (message.startsWith(`Module not found "${fileUrl(location)}"`)) {
       if (file === "function") {
@@ -153,13 +174,14 @@ async function importModule(location, file) {
   }
 }
 
+/** @param {string} path */
 function fileUrl(path) {
   return "file://" + path.split("/").map(encodeURIComponent).join("/");
 }
 
 // --- Errors as Lambda shows them ---------------------------------------------------------------
 
-// Anything thrown as { errorType, errorMessage, trace }, the shape of Lambda's Node runtime.
+/** Anything thrown, in the shape of Lambda's Node runtime. @param {unknown} thrown */
 function describe(thrown) {
   if (thrown instanceof Error) {
     return {
@@ -171,6 +193,7 @@ function describe(thrown) {
   return { errorType: typeof thrown, errorMessage: String(thrown), trace: [] };
 }
 
+/** @param {Wire} wire @param {unknown} thrown */
 async function sendError(wire, thrown) {
   let error;
   try {
@@ -199,6 +222,7 @@ const environment = {
   logStreamName: env.get("AWS_LAMBDA_LOG_STREAM_NAME"),
 };
 
+/** @param {Map<string, string>} headers */
 function contextOf(headers) {
   const deadline = Number(headers.get("lambda-runtime-deadline-ms"));
   return {
@@ -213,6 +237,7 @@ function contextOf(headers) {
   };
 }
 
+/** @param {string | undefined} text @param {string} what */
 function parsed(text, what) {
   if (!text) return undefined;
   try {
@@ -225,36 +250,42 @@ function parsed(text, what) {
   }
 }
 
-// The AWS SDK and X-Ray read the trace id from the environment.
+/** @type {string | undefined} */
+let lastTraceId;
+
+/** The AWS SDK and X-Ray read the trace id from the environment. @param {string | undefined} id */
 function setTraceId(id) {
-  if (id === setTraceId.last) return;
-  setTraceId.last = id;
+  if (id === lastTraceId) return;
+  lastTraceId = id;
   try {
     if (id) env.set("_X_AMZN_TRACE_ID", id);
     else env.delete("_X_AMZN_TRACE_ID");
   } catch { /* the function's permissions leave the environment out */ }
 }
 
+/** @param {Uint8Array} body */
 function eventOf(body) {
   try {
     return parse(decoder.decode(body));
   } catch (error) {
-    throw new RuntimeError("Runtime.UnmarshalError", `The event is not JSON: ${error.message}`);
+    throw new RuntimeError("Runtime.UnmarshalError", `The event is not JSON: ${error}`);
   }
 }
 
+/** @param {unknown} value */
 function resultOf(value) {
   try {
     return stringify(value) ?? "null";
   } catch (cause) {
     throw new RuntimeError(
       "Runtime.MarshalError",
-      `Cannot send the handler's result as JSON: ${cause.message}`,
+      `Cannot send the handler's result as JSON: ${cause}`,
       { cause },
     );
   }
 }
 
+/** @param {Wire} wire @param {Handler} handler @param {Request} request */
 async function answer(wire, handler, { headers, body }) {
   let result;
   try {
@@ -270,17 +301,21 @@ async function answer(wire, handler, { headers, body }) {
 
 // --- The bridge's life -------------------------------------------------------------------------
 
+/** Says why the function cannot be loaded. @param {Wire} wire @param {{ thrown: unknown }} failure */
+async function refuse(wire, { thrown }) {
+  console.error("Init Error", thrown);
+  await sendError(wire, thrown);
+}
+
 async function main() {
-  const path = env.get("LAMBDENO_SOCKET");
+  const path = env.get("LAMBDENO_SOCKET") ?? "";
   env.delete("LAMBDENO_SOCKET");
-  const loading = loadHandler().then((handler) => ({ handler }), (thrown) => ({ thrown }));
+  let failure = { thrown: undefined };
+  const loading = loadHandler().catch((thrown) => void (failure = { thrown }));
   const wire = new Wire(await Deno.connect({ transport: "unix", path }));
   await wire.receive(); // GET /init
-  const { handler, thrown } = await loading;
-  if (!handler) {
-    console.error("Init Error", thrown);
-    return await sendError(wire, thrown);
-  }
+  const handler = await loading;
+  if (!handler) return await refuse(wire, failure);
   await wire.send("200 OK", "", "");
   for (let request; (request = await wire.receive());) await answer(wire, handler, request);
 }

@@ -68,7 +68,7 @@ class Runtime1:
         listener.settimeout(LIVENESS)
         while True:
             try:
-                descriptor, _ = listener._accept()  # noqa: SLF001 - socket.accept is Python's, slower to import
+                descriptor, _ = listener._accept()
                 break
             except TimeoutError:
                 status = self.deno.has_ended()
@@ -95,13 +95,13 @@ class Runtime1:
         return self.is_ready()
 
     def _ended(self, when: str, status: int | None = None) -> "Fault":
-        from fault import ending  # noqa: PLC0415 - error path
+        from fault import ending
 
         how = ending(self.deno.end() if status is None else status)
         return self._fail("Runtime.ExitError", f"Deno exited {when}: {how}")
 
     def _fail(self, error_type: str, message: str) -> "Fault":
-        from fault import Fault  # noqa: PLC0415 - error path
+        from fault import Fault
 
         self.fault = Fault(error_type, message)
         return self.fault

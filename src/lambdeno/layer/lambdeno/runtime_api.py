@@ -109,7 +109,7 @@ class RuntimeApi:
             raise RuntimeApiError(f"Cannot post to the Runtime API: {error}") from None
 
     def _acknowledge(self, outcome: bytes) -> None:
-        """Read the answer to a post. 202 is yes; 4xx are logged; 500 means that the environment is done for."""
+        """Read the answer to a post: 202 is yes, 4xx are logged, 500 ends the environment."""
         try:
             self.connection.receive()
             status = self.connection.status()

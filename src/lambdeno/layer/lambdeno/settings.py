@@ -32,7 +32,7 @@ class Settings:
         self.layer = layer
         self.runtime_api = get("AWS_LAMBDA_RUNTIME_API")
         self.task_root = get("LAMBDA_TASK_ROOT", "/var/task")
-        self.tmp = get("TMPDIR", "/tmp")  # noqa: S108 - the one writable place on Lambda
+        self.tmp = get("TMPDIR", "/tmp")
         self.path = get("PATH", "/usr/local/bin:/usr/bin:/bin")
         if not self.runtime_api.rpartition(":")[2].isdigit():
             raise SettingsError(

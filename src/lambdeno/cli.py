@@ -1,0 +1,321 @@
+"""The command line: the only printer, and the only catcher of our errors.
+
+Results go to stdout, everything else to stderr. ``--json`` makes stdout one JSON document, an
+error included. Heavy imports stand in the commands, so that ``--help`` is quick.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lambdeno import __version__
+from lambdeno.errors import FunctionError, LambdenoError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from lambdeno.build import Artefact, Watcher
+    from lambdeno.invoke import Result
+    from lambdeno.project import Project
+
+KINDS = ("deno-layer", "runtime-layer", "function")
+PORT = 9000
+SANDBOXES = ("auto", "bubblewrap", "paths")
+
+
+class _Cli(click.Group):
+    """Shows our errors in our words, with our exit codes; nobody meets a traceback for a mistake."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except LambdenoError as error:
+            _show_error(error)
+            ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            click.echo("", err=True)
+            ctx.exit(130)
+
+
+@click.group(cls=_Cli, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="lambdeno")
+def main() -> None:
+    """Run Deno on AWS Lambda."""
+
+
+def _common(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that every command has."""
+    folder = click.Path(file_okay=False, path_type=Path)
+
+    @click.option("--project", "folder", type=folder, default=".", help="The project folder (lambdeno.toml).")
+    @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, for machines.")
+    @wraps(command)
+    def wrapped(*args: Any, as_json: bool, **kwargs: Any) -> Any:
+        click.get_current_context().obj = as_json
+        return command(*args, **kwargs)
+
+    return wrapped
+
+
+@main.command()
+@click.argument("kind", type=click.Choice(["all", *KINDS]), default="all")
+@_common
+def build(kind: str, folder: Path) -> None:
+    """Build the artefacts into dist/: all of them, or one KIND."""
+    from lambdeno import build as verbs
+
+    project = _load(folder)
+    makers = {
+        "deno-layer": verbs.build_deno_layer,
+        "runtime-layer": verbs.build_runtime_layer,
+        "function": verbs.build_function,
+    }
+    with _watcher() as watcher:
+        made = verbs.build(project, watcher) if kind == "all" else [makers[kind](project, watcher)]
+    _show_artefacts(made)
+
+
+@main.command()
+@click.argument("event", default="{}")
+@click.option("--async", "asynchronous", is_flag=True, help="Queue the event and return (Event).")
+@click.option(
+    "--endpoint-url",
+    metavar="URL",
+    help=f"A local Lambda [default: port {PORT}, or one for this call].",
+)
+@click.option(
+    "--sandbox",
+    type=click.Choice(SANDBOXES),
+    default="auto",
+    help="For a local Lambda of this call.",
+)
+@_common
+def invoke(event: str, asynchronous: bool, endpoint_url: str | None, sandbox: str, folder: Path) -> None:
+    """Send an EVENT (JSON, a file, or - for stdin) to the function and print its result."""
+    from lambdeno import invoke as verb
+
+    project = _load(folder)
+    payload = verb.read_event(event, sys.stdin.buffer)
+    kind = "Event" if asynchronous else "RequestResponse"
+    with _endpoint(project, endpoint_url, sandbox) as endpoint:
+        result = verb.invoke(endpoint, project, payload, kind)
+    _show_result(result)
+
+
+@main.command()
+@click.option("--port", type=click.IntRange(0, 65535), default=PORT, show_default=True)
+@click.option("--sandbox", type=click.Choice(SANDBOXES), default="auto", show_default=True)
+@_common
+def dev(port: int, sandbox: str, folder: Path) -> None:
+    """Start the local Lambda with the function, and stay until Ctrl-C."""
+    from lambdeno.dev import emulator_cache, local_function
+    from lambdeno.emulator import serve_forever
+
+    project = _load(folder)
+    with _watcher() as watcher:
+        function = local_function(project, watcher)
+
+    def started(endpoint: str, sandbox_words: str) -> None:
+        if _as_json():
+            click.echo(json.dumps({"endpoint": endpoint, "function": project.name, "sandbox": sandbox_words}))
+            return
+        click.echo(
+            f"Local Lambda at {endpoint} with {project.name} ({sandbox_words})\n"
+            f"  lambdeno invoke '{{}}' --project {folder}\n"
+            f"  curl -d '{{}}' {endpoint}/2015-03-31/functions/{project.name}/invocations\n"
+            f"  aws lambda invoke --endpoint-url {endpoint} --function-name {project.name}"
+            " --cli-binary-format raw-in-base64-out --payload '{}' /dev/stdout",
+            err=True,
+        )
+
+    serve_forever(function, port=port, sandbox=sandbox, cache=emulator_cache(), started=started)
+
+
+@main.command()
+@click.option("--port", type=click.IntRange(1, 65535), default=PORT, help="The local Lambda's port.")
+@_common
+def doctor(port: int, folder: Path) -> None:
+    """Say what is there, what is missing, and how to get it."""
+    from lambdeno import project as projects
+    from lambdeno.doctor import examine
+
+    found = projects.load(folder) if (folder / projects.FILE).exists() else None
+    findings = examine(found, port)
+    if _as_json():
+        click.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        from rich.table import Table
+
+        table = Table(box=None, pad_edge=False, show_header=False)
+        colours = {"ok": "green", "warn": "yellow", "fail": "red"}
+        for finding in findings:
+            remedy = f"\n[dim]{finding.remedy}[/]" if finding.remedy else ""
+            colour = colours[finding.state]
+            table.add_row(f"[{colour}]{finding.state}[/]", finding.what, finding.found + remedy)
+        _console().print(table)
+    if any(finding.state == "fail" for finding in findings):
+        click.get_current_context().exit(1)
+
+
+@main.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def deno(arguments: tuple[str, ...]) -> None:
+    """Run the pinned Deno of this machine (as: lambdeno deno fmt)."""
+    import os
+
+    from lambdeno import deno as noun
+    from lambdeno import project as projects
+
+    here = Path()
+    project = projects.load(here) if (here / projects.FILE).exists() else projects.Project()
+    with _watcher() as watcher:
+        binary = noun.get(project.deno.version, noun.host_platform(), project.deno.sha256, watcher.progress)
+    environment = {**os.environ, "DENO_NO_UPDATE_CHECK": "1"}
+    os.execve(binary.path, ["deno", *arguments], environment)  # noqa: S606 - no shell is wanted
+
+
+# --- what people see ----------------------------------------------------------------------------
+
+
+def _as_json() -> bool:
+    context = click.get_current_context(silent=True)
+    return bool(context and context.obj)
+
+
+def _console(*, stderr: bool = False) -> Console:
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False, soft_wrap=True)
+
+
+def _show_error(error: LambdenoError) -> None:
+    if "--json" in sys.argv:
+        row = {"error": error.message, "hint": error.hint, "exit_code": error.exit_code}
+        click.echo(json.dumps(row))
+        return
+    if error.detail:
+        click.echo(error.detail + "\n", err=True)
+    click.echo(click.style("error: ", fg="red", bold=True) + error.message, err=True)
+    if error.hint:
+        click.echo(click.style("hint: ", fg="cyan") + error.hint, err=True)
+
+
+def _show_artefacts(made: list[Artefact]) -> None:
+    from lambdeno.archive import megabytes
+
+    if _as_json():
+        rows = {
+            artefact.kind: {
+                "path": str(artefact.zip.path),
+                "digest": artefact.zip.digest,
+                "size": artefact.zip.size,
+                "unpacked": artefact.zip.unpacked,
+                **artefact.facts,
+                "notes": artefact.notes,
+            }
+            for artefact in made
+        }
+        click.echo(json.dumps(rows, indent=2))
+        return
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for title, side in (
+        ("artefact", "left"),
+        ("zipped", "right"),
+        ("unpacked", "right"),
+        ("digest", "left"),
+    ):
+        table.add_column(title, justify=side)  # type: ignore[arg-type]
+    for artefact in made:
+        zipped = artefact.zip
+        short = zipped.digest.removeprefix("sha256:")[:12]
+        sizes = (megabytes(zipped.size), megabytes(zipped.unpacked))
+        table.add_row(f"[bold]{zipped.path}[/]", *sizes, f"[dim]{short}[/]")
+    _console().print(table)
+    for note in (note for artefact in made for note in artefact.notes):
+        click.echo(click.style("note: ", fg="yellow") + note, err=True)
+
+
+def _show_result(result: Result) -> None:
+    payload = result.payload.decode("utf-8", "replace")
+    if _as_json():
+        try:
+            value = json.loads(payload) if payload else None
+        except ValueError:
+            value = payload
+        row = {
+            "status": result.status,
+            "function_error": result.function_error or None,
+            "result": value,
+            "log": result.log.splitlines(),
+            "milliseconds": round(result.milliseconds, 3),
+        }
+        click.echo(json.dumps(row))
+    else:
+        for line in result.log.splitlines():
+            click.echo(click.style(line, dim=True), err=True)
+        if payload:
+            click.echo(payload)
+    if result.function_error:
+        if _as_json():
+            click.get_current_context().exit(FunctionError.exit_code)
+        raise FunctionError(
+            f"The function answered with an error ({result.function_error})", "see the log above"
+        )
+
+
+@contextmanager
+def _watcher() -> Iterator[Watcher]:
+    """Progress on a terminal: a bar for long work, one line for a step."""
+    from lambdeno.build import Watcher
+
+    if _as_json():
+        yield Watcher()
+        return
+    if not sys.stderr.isatty():
+        yield Watcher(step=lambda name: click.echo(name, err=True))
+        return
+    from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn
+
+    bar = BarColumn(bar_width=30)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), bar, DownloadColumn())
+    with Progress(*columns, console=_console(stderr=True), transient=True) as shown:
+        task = shown.add_task("Build", total=None)
+        yield Watcher(
+            step=lambda name: shown.reset(task, description=name, total=None),
+            progress=lambda done, total: shown.update(task, completed=done, total=total),
+        )
+
+
+@contextmanager
+def _endpoint(project: Project, url: str | None, sandbox: str) -> Iterator[str]:
+    """A local Lambda that knows the function: the one named, the one that runs, or one for now."""
+    from lambdeno import invoke as verb
+
+    if url or verb.running(verb.ENDPOINT, project.name):
+        yield url or verb.ENDPOINT
+        return
+    from lambdeno.dev import emulator_cache, local_function
+    from lambdeno.emulator import local_lambda, silent
+
+    with _watcher() as watcher:
+        function = local_function(project, watcher)
+    with local_lambda(function, port=0, sandbox=sandbox, cache=emulator_cache(), log=silent) as local:
+        yield local.endpoint
+
+
+def _load(folder: Path) -> Project:
+    from lambdeno import project as projects
+
+    return projects.load(folder)

@@ -1,0 +1,228 @@
+"""HTTP/1.1 on asyncio streams, framed by h11: keep-alive, pipelining, trailers, bounded sizes.
+
+    Server -> one task for each connection -> handler(Exchange) for each request
+
+h11 holds the rules of RFC 9112; it is one of few parsers that keep request trailers, by which the
+Runtime API learns of a failure in the middle of a stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from http import HTTPStatus
+
+import h11
+
+__all__ = ["BodyTooLarge", "Exchange", "Handler", "Header", "Server", "Truncated"]
+
+HEAD_LIMIT = 1024 * 1024  # bytes: request line and headers; Lambda's own limit
+RECEIVE = 256 * 1024  # bytes: what asyncio reads from a socket at once
+DRAIN_LIMIT = 64 * 1024 * 1024  # bytes of a refused body that are read, so that the client can listen
+JOIN_LIMIT = 64 * 1024  # bytes: a body up to it goes out in one write with its head
+
+Header = tuple[bytes, bytes]
+REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
+
+log = logging.getLogger(__name__)
+
+
+class Truncated(Exception):
+    """The request broke off before its end."""
+
+
+class BodyTooLarge(Exception):
+    """The body has ``size`` bytes, more than was allowed; it was read and let go."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.size = size
+
+
+class Exchange:
+    """One request and its response. Header names are lower-case bytes."""
+
+    __slots__ = ("_h11", "_reader", "_writer", "headers", "method", "path", "query", "trailers")
+
+    def __init__(
+        self,
+        connection: h11.Connection,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        request: h11.Request,
+    ) -> None:
+        self._h11 = connection
+        self._reader = reader
+        self._writer = writer
+        self.method = request.method.decode("ascii")
+        path, _, query = request.target.partition(b"?")
+        self.path = path.decode("ascii", "replace")
+        self.query = query.decode("ascii", "replace")
+        self.headers: dict[bytes, bytes] = dict(request.headers)
+        self.trailers: dict[bytes, bytes] = {}
+
+    def header(self, name: bytes) -> str:
+        """A request header as text; empty where there is none."""
+        return self.headers.get(name, b"").decode("utf-8", "replace")
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the client has closed its side: nobody will read a response."""
+        return self._reader.at_eof() or self._writer.is_closing()
+
+    async def read(self, limit: int) -> bytes:
+        """The whole body. Raises BodyTooLarge and Truncated."""
+        parts: list[bytes] = []
+        size = 0
+        async for chunk in self.chunks():
+            size += len(chunk)
+            if size <= limit:
+                parts.append(chunk)
+            else:
+                parts.clear()
+                if size > DRAIN_LIMIT:
+                    break
+        if size > limit:
+            raise BodyTooLarge(size)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The body as it comes; afterwards ``trailers`` is filled. Raises Truncated."""
+        if self._h11.they_are_waiting_for_100_continue:
+            self._send(h11.InformationalResponse(status_code=100, headers=[]))
+        while True:
+            try:
+                event = await next_event(self._h11, self._reader)
+            except (h11.RemoteProtocolError, ConnectionError) as error:
+                raise Truncated(str(error)) from None
+            if isinstance(event, h11.Data):
+                yield bytes(event.data)
+            elif isinstance(event, h11.EndOfMessage):
+                self.trailers = dict(event.headers)
+                return
+            else:
+                raise Truncated("the connection was closed")
+
+    async def respond(self, status: int, body: bytes = b"", headers: Iterable[Header] = ()) -> None:
+        """Send a whole response."""
+        head = [*headers, (b"content-length", b"%d" % len(body))]
+        if self._h11.their_state is not h11.DONE and self._h11.their_state is not h11.MUST_CLOSE:
+            # The body was not read: reading its rest as a request would be wrong.
+            head.append((b"connection", b"close"))
+        connection = self._h11
+        out = connection.send(h11.Response(status_code=status, headers=head, reason=REASONS.get(status, b"")))
+        sent = connection.send(h11.Data(data=body)) if body else b""
+        connection.send(h11.EndOfMessage())
+        if len(body) <= JOIN_LIMIT:
+            self._writer.write((out or b"") + (sent or b""))
+        else:
+            self._writer.write(out or b"")
+            self._writer.write(sent or b"")
+            await self._writer.drain()
+
+    async def begin(self, status: int, headers: Iterable[Header]) -> None:
+        """Send the head of a chunked response; ``write`` and ``end`` follow."""
+        head = [*headers, (b"transfer-encoding", b"chunked")]
+        self._send(h11.Response(status_code=status, headers=head, reason=REASONS.get(status, b"")))
+
+    async def write(self, chunk: bytes) -> None:
+        """Send one chunk. Raises ConnectionError when the client is gone."""
+        self._send(h11.Data(data=chunk))
+        await self._writer.drain()
+
+    async def end(self) -> None:
+        """Send the end of a chunked response."""
+        self._send(h11.EndOfMessage())
+        await self._writer.drain()
+
+    def _send(self, event: h11.Event) -> None:
+        self._writer.write(self._h11.send(event) or b"")
+
+
+Handler = Callable[[Exchange], Awaitable[None]]
+
+
+class Server:
+    """A listening socket and its connections."""
+
+    def __init__(self, handler: Handler) -> None:
+        self._handler = handler
+        self._connections: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+        self.port = 0
+
+    async def start(self, host: str, port: int = 0) -> None:
+        """Listen; port 0 takes any. Raises OSError."""
+        self._server = await asyncio.start_server(self._accept, host, port, limit=RECEIVE)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def settle(self, seconds: float) -> None:
+        """Wait until all connections have said all they had to say, for a while at most."""
+        if self._connections:
+            await asyncio.wait(self._connections, timeout=seconds)
+
+    async def close(self) -> None:
+        """Stop listening and cut the connections."""
+        if self._server:
+            self._server.close()
+        connections = list(self._connections)
+        for task in connections:
+            task.cancel()
+        await asyncio.gather(*connections, return_exceptions=True)
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._serve(reader, writer))
+        self._connections.add(task)
+        task.add_done_callback(self._connections.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_LIMIT)
+        try:
+            while await self._serve_one(connection, reader, writer):
+                connection.start_next_cycle()
+        except h11.RemoteProtocolError as error:
+            refuse(connection, writer, error)
+        except (ConnectionError, Truncated):
+            pass
+        except Exception:
+            log.exception("A request could not be served")
+        finally:
+            writer.close()
+
+    async def _serve_one(
+        self, connection: h11.Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> bool:
+        """Serve one request; False when the connection is over."""
+        event = await next_event(connection, reader)
+        if not isinstance(event, h11.Request):
+            return False
+        exchange = Exchange(connection, reader, writer, event)
+        await self._handler(exchange)
+        if connection.our_state is not h11.DONE:
+            return False
+        while connection.their_state is h11.SEND_BODY:
+            await next_event(connection, reader)
+        return connection.their_state is h11.DONE
+
+
+async def next_event(
+    connection: h11.Connection, reader: asyncio.StreamReader
+) -> h11.Event | type[h11.PAUSED]:
+    """What h11 makes of the next bytes. Raises h11.RemoteProtocolError, ConnectionError."""
+    while True:
+        event = connection.next_event()
+        if event is not h11.NEED_DATA:
+            return event  # type: ignore[return-value]
+        connection.receive_data(await reader.read(RECEIVE))
+
+
+def refuse(connection: h11.Connection, writer: asyncio.StreamWriter, error: h11.RemoteProtocolError) -> None:
+    """Answer what is not HTTP, where an answer is still possible."""
+    if connection.our_state not in {h11.IDLE, h11.SEND_RESPONSE} or writer.is_closing():
+        return
+    body = str(error).encode()
+    head = [(b"content-length", b"%d" % len(body)), (b"connection", b"close")]
+    status = error.error_status_hint
+    writer.write(connection.send(h11.Response(status_code=status, headers=head)) or b"")
+    writer.write(connection.send(h11.Data(data=body)) or b"")
