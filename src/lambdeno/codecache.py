@@ -143,7 +143,7 @@ def _start(work: Path, handler: str, environment: Mapping[str, str]) -> _Start:
         return _Start(text, ("Runtime.ExitError", f"it ended or hung while it loaded: {tail}"), tmp)
     if said.startswith("POST"):
         return _Start(text, _reported(said), tmp)
-    return _Start(text, None, next(tmp.glob("lambdeno-*")))
+    return _Start(text, None, next(tmp.glob("lambdeno.*")))
 
 
 def _first_word(server: socket.socket, process: subprocess.Popen[bytes]) -> str | None:

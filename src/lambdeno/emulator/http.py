@@ -43,7 +43,17 @@ class BodyTooLarge(Exception):
 class Exchange:
     """One request and its response. Header names are lower-case bytes."""
 
-    __slots__ = ("_h11", "_reader", "_writer", "headers", "method", "path", "query", "trailers")
+    __slots__ = (
+        "_h11",
+        "_has_body",
+        "_reader",
+        "_writer",
+        "headers",
+        "method",
+        "path",
+        "query",
+        "trailers",
+    )
 
     def __init__(
         self,
@@ -61,6 +71,9 @@ class Exchange:
         self.query = query.decode("ascii", "replace")
         self.headers: dict[bytes, bytes] = dict(request.headers)
         self.trailers: dict[bytes, bytes] = {}
+        self._has_body = b"content-length" in self.headers or b"transfer-encoding" in self.headers
+        if not self._has_body:
+            connection.next_event()  # the end of the message, which is there already
 
     def header(self, name: bytes) -> str:
         """A request header as text; empty where there is none."""
@@ -89,6 +102,9 @@ class Exchange:
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body as it comes; afterwards ``trailers`` is filled. Raises Truncated."""
+        if not self._has_body:
+            return
+        self._has_body = False
         if self._h11.they_are_waiting_for_100_continue:
             self._send(h11.InformationalResponse(status_code=100, headers=[]))
         while True:

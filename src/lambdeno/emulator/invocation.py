@@ -10,9 +10,20 @@ import uuid
 from collections import deque
 from dataclasses import dataclass
 
-__all__ = ["Invocation", "Outcome", "ResponseStream", "new_trace_id"]
+__all__ = ["Context", "Invocation", "Outcome", "ResponseStream", "new_trace_id"]
 
 STREAM_BUFFER = 1024 * 1024  # bytes held for a slow reader before the function has to wait
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a caller may send beside the payload; empty where it does not."""
+
+    qualifier: str = ""  # a version or alias
+    trace_id: str = ""  # X-Ray's header; one is made where it is empty
+    client_context: str = ""  # JSON text
+    cognito_identity: str = ""  # JSON text
+    tenant_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,22 +106,17 @@ class Invocation:
         payload: bytes,
         *,
         arn: str,
+        context: Context,
         request_id: str = "",
-        trace_id: str = "",
-        client_context: str = "",
-        cognito_identity: str = "",
-        tenant_id: str = "",
         wants_tail: bool = False,
         stream: ResponseStream | None = None,
     ) -> None:
         self.payload = payload
-        self.arn = arn
+        self.arn = f"{arn}:{context.qualifier}" if context.qualifier else arn
+        self.context = context
         self.request_id = request_id or str(uuid.uuid4())
         self.attempt_id = str(uuid.uuid4())
-        self.trace_id = trace_id or new_trace_id()
-        self.client_context = client_context
-        self.cognito_identity = cognito_identity
-        self.tenant_id = tenant_id
+        self.trace_id = context.trace_id or new_trace_id()
         self.tail: bytearray | None = bytearray() if wants_tail else None
         self.stream = stream
         self.deadline_ms = 0

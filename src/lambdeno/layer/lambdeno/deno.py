@@ -10,6 +10,7 @@ CACHES = ("v8_code_cache_v2", "dep_analysis_cache_v2", "node_analysis_cache_v2")
 FLAGS = ("run", "--quiet", "--no-prompt", "--no-check", "--cached-only", "--no-config", "--no-lock")
 SIGKILL, SIGPIPE = 9, 13
 WNOHANG = 1
+PREFIX = "lambdeno"  # of our folders in the writable place: lambdeno.<pid>.<time>
 LONGEST_FOLDER = 80  # a Unix socket's path has at most 104 bytes (macOS; 108 on Linux)
 
 
@@ -135,7 +136,7 @@ def fresh_folder(tmp: str) -> str:
     """A new folder that only we can enter. A name that a killed predecessor used would not do."""
     base = tmp if len(tmp) <= LONGEST_FOLDER else "/tmp"
     while True:
-        folder = f"{base}/lambdeno-{posix.getpid():x}-{time_ns():x}"
+        folder = f"{base}/{PREFIX}.{posix.getpid():x}.{time_ns():x}"
         try:
             posix.mkdir(folder, 0o700)
         except FileExistsError:
@@ -173,27 +174,32 @@ def sweep(folder: str) -> None:
     """Remove the folders that killed predecessors left: /tmp outlives a process on Lambda."""
     base, _, own = folder.rpartition("/")
     for name in posix.listdir(base):
-        owner = name.split("-")[1:2]
-        if name.startswith("lambdeno-") and owner != own.split("-")[1:2] and not is_alive(owner[0]):
+        prefix, _, rest = name.partition(".")
+        if prefix == PREFIX and name != own and not is_alive(rest.partition(".")[0]):
             remove(f"{base}/{name}")
 
 
 def is_alive(pid: str) -> bool:
-    """Whether a process of this number (in hexadecimal) exists."""
+    """Whether a process of this number (in hexadecimal) exists; what is no number is left alone."""
     try:
         posix.kill(int(pid, 16), 0)
-    except (ProcessLookupError, ValueError):
+    except ProcessLookupError:
         return False
-    except PermissionError:
+    except (ValueError, OverflowError, PermissionError):
         pass
     return True
 
 
 def remove(folder: str) -> None:
-    """Remove a folder of ours, as far as it goes."""
+    """Remove a folder of ours, as far as it goes: a few files, and Deno's empty npm folder."""
     for name in posix.listdir(folder):
-        try:
-            posix.unlink(f"{folder}/{name}")
-        except OSError:  # Deno's npm folder
-            posix.rmdir(f"{folder}/{name}")
-    posix.rmdir(folder)
+        for attempt in (posix.unlink, posix.rmdir):
+            try:
+                attempt(f"{folder}/{name}")
+                break
+            except OSError:
+                continue
+    try:
+        posix.rmdir(folder)
+    except OSError:
+        pass

@@ -1,0 +1,5 @@
+/** Answers at once. */
+export const handler = (_event: unknown, context: { awsRequestId: string }) => ({
+  ok: true,
+  id: context.awsRequestId,
+});

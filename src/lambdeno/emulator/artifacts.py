@@ -1,0 +1,195 @@
+"""From zips to folders: checked, unpacked once for each digest, layers merged into one /opt.
+
+cache/<digest>/    one zip's files; it appears whole (atomic rename) or not at all
+cache/opt-<key>/   several layers, hard-linked from theirs; later ones win
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import stat
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
+
+from lambdeno.errors import ArtifactError
+
+__all__ = ["UNPACKED_LIMIT", "digest_of", "merge", "unpack"]
+
+# "250 MB unzipped, including layers and custom runtimes"
+# https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
+UNPACKED_LIMIT = 250 * 1024 * 1024
+DRIVE = re.compile(r"[A-Za-z]:")
+COPY = 1024 * 1024  # bytes
+
+
+def digest_of(path: Path) -> str:
+    """The SHA-256 of a zip, or of a folder's names, modes and bytes. Raises ArtifactError."""
+    try:
+        if path.is_dir():
+            return digest_of_folder(path)
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        raise ArtifactError(f'Cannot find "{path}"', "build it first") from None
+    except OSError as error:
+        raise ArtifactError(f'Cannot read "{path}": {error.strerror}') from None
+
+
+def digest_of_folder(folder: Path) -> str:
+    """The SHA-256 over a folder's sorted names, modes and bytes."""
+    total = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        total.update(f"{name}\0{path.lstat().st_mode:o}\0".encode())
+        if path.is_file():
+            total.update(path.read_bytes())
+        total.update(b"\0")
+    return total.hexdigest()
+
+
+def unpack(path: Path, cache: Path) -> Path:
+    """The folder with a zip's files; a folder is taken as it is. Raises ArtifactError."""
+    if path.is_dir():
+        return path.resolve()
+    return build_once(cache / digest_of(path), lambda folder: extract(path, folder))
+
+
+def merge(layers: Iterable[Path], cache: Path) -> Path | None:
+    """One folder that holds all layers, as Lambda lays them over /opt; None for no layers."""
+    paths = list(layers)
+    if not paths:
+        return None
+    if len(paths) == 1:
+        return unpack(paths[0], cache)
+    key = hashlib.sha256("".join(map(digest_of, paths)).encode()).hexdigest()
+    folders = [unpack(path, cache) for path in paths]
+
+    def fill(target: Path) -> None:
+        for folder in folders:
+            lay_over(folder, target)
+
+    return build_once(cache / f"opt-{key}", fill)
+
+
+def build_once(target: Path, fill: Callable[[Path], None]) -> Path:
+    """Fill a folder aside and move it into place; whoever comes second uses the first's."""
+    if target.is_dir():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix="unpacking-", dir=target.parent))
+    try:
+        aside.chmod(0o755)
+        fill(aside)
+        with suppress(OSError):  # another process was faster
+            aside.rename(target)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    if not target.is_dir():
+        raise ArtifactError(f'Cannot write "{target}"', "is the cache folder writable")
+    return target
+
+
+def lay_over(folder: Path, target: Path) -> None:
+    """Hard-link a tree over another; where links cannot be, copy."""
+    for root, names, files in os.walk(folder):
+        place = target / Path(root).relative_to(folder)
+        for name in names:
+            there = place / name
+            if there.exists() and not there.is_dir():
+                there.unlink()
+            there.mkdir(exist_ok=True)
+        for name in files:
+            there = place / name
+            if there.is_dir():
+                shutil.rmtree(there)
+            there.unlink(missing_ok=True)
+            try:
+                os.link(Path(root, name), there)
+            except OSError:
+                shutil.copy2(Path(root, name), there)
+
+
+def extract(path: Path, target: Path) -> None:
+    """Write a zip's files below ``target``, modes 0755 and 0644. Raises ArtifactError."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            check(path, members)
+            budget = UNPACKED_LIMIT
+            for member in members:
+                budget -= extract_member(path, archive, member, target, budget)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise ArtifactError(f'"{path}" is damaged: {error}', "build it again") from None
+
+
+def check(path: Path, members: list[zipfile.ZipInfo]) -> None:
+    """Refuse names and kinds that could leave the folder, and sizes over Lambda's limit."""
+    seen: set[str] = set()
+    for member in members:
+        name = member.orig_filename
+        fault = fault_of(member, name)
+        clean = PurePosixPath(name).as_posix()
+        if not fault and clean in seen:
+            fault = "is there twice"
+        if fault:
+            raise ArtifactError(f'"{path}" cannot be unpacked: "{name}" {fault}', "build it again")
+        seen.add(clean)
+    size = sum(member.file_size for member in members)
+    if size > UNPACKED_LIMIT:
+        raise too_big(path, size)
+
+
+def fault_of(member: zipfile.ZipInfo, name: str) -> str:
+    """What is wrong with one member, or nothing."""
+    kind = stat.S_IFMT(member.external_attr >> 16)
+    faults = {
+        "names a drive": DRIVE.match(name),
+        "is not a relative path": name.startswith("/"),
+        "has characters that no path should have": "\\" in name or "\0" in name,
+        "leaves the folder": ".." in name.split("/"),
+        "names no file": not name.strip("/."),
+        "is a symbolic link": kind == stat.S_IFLNK,
+        "is a device or another special file": kind not in {0, stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK},
+    }
+    return next((fault for fault, is_so in faults.items() if is_so), "")
+
+
+def extract_member(
+    path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, budget: int
+) -> int:
+    """Write one member; returns its true size, whatever its header says."""
+    place = target / member.filename
+    try:
+        if member.is_dir():
+            place.mkdir(parents=True, exist_ok=True)
+            return 0
+        place.parent.mkdir(parents=True, exist_ok=True)
+        size = 0
+        with archive.open(member) as source, place.open("xb") as file:
+            while chunk := source.read(COPY):
+                size += len(chunk)
+                if size > budget:
+                    raise too_big(path, UNPACKED_LIMIT - budget + size)
+                file.write(chunk)
+    except (FileExistsError, NotADirectoryError):
+        raise ArtifactError(
+            f'"{path}" cannot be unpacked: "{member.filename}" is a file and a folder at once',
+            "build it again",
+        ) from None
+    place.chmod(0o755 if (member.external_attr >> 16) & 0o111 else 0o644)
+    return size
+
+
+def too_big(path: Path, size: int) -> ArtifactError:
+    """Lambda would refuse it."""
+    return ArtifactError(
+        f'"{path}" has {size} bytes unpacked, over the limit of {UNPACKED_LIMIT}',
+        "a function and its layers may have 250 MB together",
+    )

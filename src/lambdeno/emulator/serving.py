@@ -1,0 +1,133 @@
+"""The local Lambda for callers that are not asynchronous: tests, commands, benchmarks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from lambdeno.emulator.function import Function
+from lambdeno.emulator.local_lambda import InvokeResult, LocalLambda
+from lambdeno.emulator.logs import LogSink, StreamSink
+from lambdeno.emulator.sandbox import Sandbox, choose_sandbox
+from lambdeno.emulator.settings import Settings
+
+__all__ = ["DEFAULT_CACHE", "Handle", "local_lambda", "serve_forever"]
+
+DEFAULT_CACHE = Path("~/.cache/lambdeno/unpacked")
+T = TypeVar("T")
+
+
+class Handle:
+    """A local Lambda that runs in a thread of its own."""
+
+    def __init__(self, local: LocalLambda, loop: asyncio.AbstractEventLoop) -> None:
+        self._local = local
+        self._loop = loop
+        self.endpoint = local.endpoint
+        self.sandbox: Sandbox = local.sandbox
+
+    def invoke(self, name: str, payload: bytes = b"{}", **options: Any) -> InvokeResult:
+        """As LocalLambda.invoke."""
+        return self._run(self._local.invoke(name, payload, **options))
+
+    def replace(self, function: Function) -> None:
+        """As LocalLambda.replace."""
+        self._run(self._local.replace(function))
+
+    def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+
+@contextlib.contextmanager
+def local_lambda(
+    *functions: Function,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    sandbox: str = "auto",
+    cache: Path = DEFAULT_CACHE,
+    log: LogSink | None = None,
+    settings: Settings | None = None,
+) -> Iterator[Handle]:
+    """Run functions for the length of a ``with``. Raises EmulatorError and ArtifactError."""
+    local = LocalLambda(
+        functions,
+        host=host,
+        port=port,
+        sandbox=choose_sandbox(sandbox),
+        cache=cache.expanduser(),
+        log=log or StreamSink(),
+        settings=settings,
+    )
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=run_loop, args=(loop,), name="local-lambda", daemon=True)
+    thread.start()
+
+    def run(coroutine: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(coroutine, loop).result()
+
+    try:
+        run(local.__aenter__())
+        try:
+            yield Handle(local, loop)
+        finally:
+            run(local.__aexit__(None, None, None))
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+
+
+def run_loop(loop: asyncio.AbstractEventLoop) -> None:
+    """Run until stopped, then leave nothing open."""
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_forever()
+    finally:
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
+
+
+def serve_forever(
+    functions: Iterable[Function],
+    *,
+    host: str = "127.0.0.1",
+    port: int = 9000,
+    sandbox: str = "auto",
+    cache: Path = DEFAULT_CACHE,
+    log: LogSink | None = None,
+    settings: Settings | None = None,
+    ready: Callable[[LocalLambda], None] = lambda _: None,
+) -> None:
+    """Serve until SIGINT or SIGTERM; then end all environments and remove their folders.
+
+    ``ready`` is called in the event loop once the endpoint answers. Raises as local_lambda does.
+    """
+    local = LocalLambda(
+        functions,
+        host=host,
+        port=port,
+        sandbox=choose_sandbox(sandbox),
+        cache=cache.expanduser(),
+        log=log or StreamSink(),
+        settings=settings,
+    )
+    asyncio.run(serve(local, ready))
+
+
+async def serve(local: LocalLambda, ready: Callable[[LocalLambda], None]) -> None:
+    """Serve until a signal comes."""
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopped.set)
+    async with local:
+        ready(local)
+        await stopped.wait()
