@@ -18,7 +18,7 @@ $(VENV)/.ready: requirements.lock pyproject.toml scripts/setup
 setup: $(VENV)/.ready  ## make the virtual environment, from the hashes in requirements.lock
 
 demo: setup  ## build examples/hello, start the local Lambda, invoke it by three clients
-	@$(BIN)/python scripts/demo
+	@$(BIN)/python scripts/demo.py
 
 test: setup  ## the gate (format, lint, types) and every test
 	@scripts/check

@@ -17,13 +17,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from lambdeno import limits
 from lambdeno.errors import ArtifactError, BuildError
 
 __all__ = ["Entry", "Zip", "check_limits", "digest", "write"]
 
-# https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
-ZIPPED_LIMIT = 50 * 1024 * 1024  # bytes, uploaded directly
-UNPACKED_LIMIT = 250 * 1024 * 1024  # bytes, the function and all its layers
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can hold
 LEVEL = 6  # of deflate: 9 makes the Deno layer 0.6 % smaller in twice the time
 CHUNK = 1024 * 1024
@@ -96,8 +94,8 @@ def write(path: Path, entries: Iterable[Entry], progress: Progress = lambda _: N
                 _write(file, ordered, progress)
             temporary.chmod(0o644)
             size = temporary.stat().st_size
-            if size > ZIPPED_LIMIT:
-                raise ArtifactError(*_too_large(path.name, size, ZIPPED_LIMIT, "zipped", ordered))
+            if size > limits.ZIPPED:
+                raise ArtifactError(*_too_large(path.name, size, limits.ZIPPED, "zipped", ordered))
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -128,10 +126,10 @@ def check_limits(zips: Iterable[Zip]) -> None:
     """Raise ArtifactError where a function and its layers together are over Lambda's 250 MB."""
     made = list(zips)
     unpacked = sum(item.unpacked for item in made)
-    if unpacked > UNPACKED_LIMIT:
+    if unpacked > limits.UNPACKED:
         entries = [entry for item in made for entry in item.entries]
         names = " + ".join(item.path.name for item in made)
-        raise ArtifactError(*_too_large(names, unpacked, UNPACKED_LIMIT, "unpacked", entries))
+        raise ArtifactError(*_too_large(names, unpacked, limits.UNPACKED, "unpacked", entries))
 
 
 def _too_large(name: str, size: int, limit: int, state: str, entries: Iterable[Entry]) -> tuple[str, str]:

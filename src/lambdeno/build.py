@@ -24,6 +24,7 @@ from typing import Any
 import lambdeno
 from lambdeno import archive, codecache, deno
 from lambdeno.archive import Entry, Zip
+from lambdeno.emulator import Function
 from lambdeno.errors import ArtifactError, BuildError, DenoError, ProjectError
 from lambdeno.project import Project
 
@@ -35,6 +36,7 @@ __all__ = [
     "build_function",
     "build_runtime_layer",
     "function_environment",
+    "lambda_runtime",
     "manifest",
     "up_to_date",
 ]
@@ -112,8 +114,7 @@ def build_runtime_layer(project: Project, watcher: Watcher = Watcher()) -> Artef
         notes.append(f"The runtime layer has no code cache: {why_not}")
     else:
         watcher.step("Fill the runtime layer's code cache")
-        opt = [*entries, _deno_entry(project, watcher)]
-        caches = codecache.fill(opt, [], "function.handler", {})
+        caches = _fill(project, entries, [], watcher)
         entries += [Entry(f"lambdeno/deno_dir/{name}", data) for name, data in caches.items()]
     facts["code_cache"] = not why_not
     zipped = _write(project.dist / "runtime-layer.zip", entries, watcher)
@@ -147,8 +148,7 @@ def build_function(project: Project, watcher: Watcher = Watcher()) -> Artefact:
         notes.append(f"The function has no code cache: {why_not}")
     else:
         watcher.step("Load the function and keep what V8 compiled")
-        opt = [*_layer_entries(), _deno_entry(project, watcher)]
-        caches = codecache.fill(opt, entries, project.handler, function_environment(project))
+        caches = _fill(project, _layer_entries(), entries, watcher)
         entries += [Entry(f".deno_dir/{name}", data) for name, data in caches.items()]
     zipped = _write(project.dist / "function.zip", entries, watcher)
     _write_beside(project.dist / SOURCE_MAP, source_map)
@@ -217,6 +217,11 @@ def function_environment(project: Project) -> dict[str, str]:
     return environment
 
 
+def lambda_runtime(project: Project) -> str:  # noqa: ARG001 - the shape os-only will have another
+    """Lambda's identifier of the runtime: the Python that the layer's code is compiled for."""
+    return f"python3.{sys.version_info.minor}"
+
+
 def manifest(project: Project) -> dict[str, Any]:
     """What ``dist/manifest.json`` says; empty where nothing was built yet. Raises ArtifactError."""
     path = project.dist / MANIFEST
@@ -241,6 +246,24 @@ def _deno(project: Project, target: str, watcher: Watcher) -> deno.Binary:
         watcher.progress(done, total)
 
     return deno.get(project.deno.version, target, project.deno.sha256, progress)
+
+
+def _fill(project: Project, layer: list[Entry], task: list[Entry], watcher: Watcher) -> dict[str, bytes]:
+    """The code cache of a function's files over a runtime layer's; without files, of the dummy."""
+    with tempfile.TemporaryDirectory(prefix="lambdeno-task-") as folder:
+        codecache.lay_out(Path(folder), task)
+        function = Function(
+            name=project.name,
+            code=Path(folder),
+            handler=project.handler if task else "function.handler",
+            runtime=lambda_runtime(project),
+            architecture=project.architecture,
+            memory=project.memory,
+            environment=function_environment(project)
+            if task
+            else {"AWS_LAMBDA_EXEC_WRAPPER": "/opt/bootstrap"},
+        )
+        return codecache.fill([*layer, _deno_entry(project, watcher)], function)
 
 
 def _deno_entry(project: Project, watcher: Watcher) -> Entry:

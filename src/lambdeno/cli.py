@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from lambdeno.build import Artefact, Watcher
+    from lambdeno.emulator import LocalLambda
     from lambdeno.invoke import Result
     from lambdeno.project import Project
 
@@ -125,20 +126,23 @@ def dev(port: int, sandbox: str, folder: Path) -> None:
     with _watcher() as watcher:
         function = local_function(project, watcher)
 
-    def started(endpoint: str, sandbox_words: str) -> None:
+    def ready(local: LocalLambda) -> None:
+        sandbox_words = f"{local.sandbox.kind}: {local.sandbox.reason}"
         if _as_json():
-            click.echo(json.dumps({"endpoint": endpoint, "function": project.name, "sandbox": sandbox_words}))
+            row = {"endpoint": local.endpoint, "function": project.name, "sandbox": sandbox_words}
+            click.echo(json.dumps(row))
             return
+        url = f"{local.endpoint}/2015-03-31/functions/{project.name}/invocations"
         click.echo(
-            f"Local Lambda at {endpoint} with {project.name} ({sandbox_words})\n"
-            f"  lambdeno invoke '{{}}' --project {folder}\n"
-            f"  curl -d '{{}}' {endpoint}/2015-03-31/functions/{project.name}/invocations\n"
-            f"  aws lambda invoke --endpoint-url {endpoint} --function-name {project.name}"
+            f"Local Lambda at {local.endpoint} with {project.name} ({sandbox_words})\n"
+            f"  lambdeno invoke '{{}}' --project {folder} --endpoint-url {local.endpoint}\n"
+            f"  curl -d '{{}}' {url}\n"
+            f"  aws lambda invoke --endpoint-url {local.endpoint} --function-name {project.name}"
             " --cli-binary-format raw-in-base64-out --payload '{}' /dev/stdout",
             err=True,
         )
 
-    serve_forever(function, port=port, sandbox=sandbox, cache=emulator_cache(), started=started)
+    serve_forever([function], port=port, sandbox=sandbox, cache=emulator_cache(), ready=ready)
 
 
 @main.command()
@@ -307,11 +311,11 @@ def _endpoint(project: Project, url: str | None, sandbox: str) -> Iterator[str]:
         yield url or verb.ENDPOINT
         return
     from lambdeno.dev import emulator_cache, local_function
-    from lambdeno.emulator import local_lambda, silent
+    from lambdeno.emulator import ListSink, local_lambda
 
     with _watcher() as watcher:
         function = local_function(project, watcher)
-    with local_lambda(function, port=0, sandbox=sandbox, cache=emulator_cache(), log=silent) as local:
+    with local_lambda(function, sandbox=sandbox, cache=emulator_cache(), log=ListSink()) as local:
         yield local.endpoint
 
 

@@ -12,23 +12,23 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import re
-import shutil
-import signal
 import socket
 import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from lambdeno.archive import Entry
+from lambdeno.emulator import Bubblewrap, Function, Settings, host_architecture
+from lambdeno.emulator.sandbox import Site, bubblewrap_fault
+from lambdeno.emulator.variables import lambda_variables
 from lambdeno.errors import BuildError
 
-__all__ = ["FILES", "LoadFailure", "fill", "obstacle"]
+__all__ = ["FILES", "LoadFailure", "fill", "lay_out", "obstacle"]
 
 FILES = ("dep_analysis_cache_v2", "node_analysis_cache_v2", "v8_code_cache_v2")
 ROUNDS = 4  # starts at most until a start compiles nothing: two in practice
@@ -56,42 +56,33 @@ class _Start:
 
 def obstacle(architecture: str) -> str:
     """Why no code cache can be made here for a target architecture; empty if it can."""
-    machine = {"amd64": "x86_64", "aarch64": "arm64"}.get(platform.machine().lower(), platform.machine())
-    if sys.platform != "linux":
+    if not sys.platform.startswith("linux"):
         return "it needs Linux to load the function as Lambda does"
-    if machine != architecture:
-        return f"this machine is {machine} and V8 compiles for the machine it runs on"
-    if not shutil.which("bwrap"):
-        return "it needs bubblewrap to give the function its paths on Lambda (apt-get install bubblewrap)"
-    probe = subprocess.run(
-        ["bwrap", "--ro-bind", "/", "/", "--unshare-pid", "/bin/true"],
-        capture_output=True,
-        check=False,
-    )
-    return "" if probe.returncode == 0 else f"bubblewrap cannot run here: {probe.stderr.decode().strip()}"
+    if host_architecture() != architecture:
+        return f"this machine is {host_architecture()} and V8 compiles for the machine it runs on"
+    fault = bubblewrap_fault()
+    return f"the function cannot have its paths on Lambda here: {fault}" if fault else ""
 
 
-def fill(
-    opt: Iterable[Entry], task: Iterable[Entry], handler: str, environment: Mapping[str, str]
-) -> dict[str, bytes]:
-    """The cache files (name -> content) for a function and the layers below it.
+def fill(opt: Iterable[Entry], function: Function) -> dict[str, bytes]:
+    """The cache files (name -> content) for a function over the layers' files.
 
-    ``task`` may be empty: the layer's dummy is then what is loaded. Raises LoadFailure where the
-    function cannot be loaded, BuildError where the cache will not hold.
+    ``function.code`` is a folder, and gets the cache as ``.deno_dir``; where it is empty, the
+    layer's dummy is loaded. Raises LoadFailure where the function cannot be loaded, BuildError
+    where the cache will not hold.
     """
     with tempfile.TemporaryDirectory(prefix="lambdeno-build-") as name:
         work = Path(name)
-        _lay_out(work / "opt", opt)
-        _lay_out(work / "task", task)
+        lay_out(work / "opt", opt)
         caches: dict[str, bytes] = {}
         for _ in range(ROUNDS):
-            start = _start(work, handler, environment)
+            start = _start(work, function)
             if start.error:
                 raise LoadFailure(start.error[0], *_explain(*start.error))
             if caches and not MISS.search(start.log):
                 return caches
             caches = {file: _canonical(start.folder / file) for file in FILES}
-            _lay_out(work / "task", [Entry(f".deno_dir/{file}", caches[file]) for file in FILES])
+            lay_out(function.code, [Entry(f".deno_dir/{file}", caches[file]) for file in FILES])
         again = ", ".join(sorted(set(MISS.findall(start.log)))[:3])
         raise BuildError(
             f"The code cache does not hold: V8 compiles {again} anew at every start",
@@ -104,7 +95,8 @@ def hits(log: str) -> set[str]:
     return set(HIT.findall(log)) - set(MISS.findall(log))
 
 
-def _lay_out(folder: Path, entries: Iterable[Entry]) -> None:
+def lay_out(folder: Path, entries: Iterable[Entry]) -> None:
+    """Write an artefact's files below a folder."""
     folder.mkdir(exist_ok=True)
     for entry in entries:
         path = folder / entry.name
@@ -117,26 +109,27 @@ def _lay_out(folder: Path, entries: Iterable[Entry]) -> None:
         path.chmod(0o755 if entry.executable else 0o644)
 
 
-def _start(work: Path, handler: str, environment: Mapping[str, str]) -> _Start:
+def _start(work: Path, function: Function) -> _Start:
     """Start the bootstrap as Lambda does and end it at its first word to the Runtime API."""
     tmp = Path(tempfile.mkdtemp(dir=work, prefix="tmp-"))
     log = work / "log"
     with socket.create_server(("127.0.0.1", 0)) as server, log.open("wb") as output:
-        server.settimeout(LOAD_TIME)
         address = f"127.0.0.1:{server.getsockname()[1]}"
-        values = {
-            **_lambda_environment(handler),
-            **environment,
-            "AWS_LAMBDA_RUNTIME_API": address,
-            "DENO_LOG": "debug",
-        }
+        variables = lambda_variables(function, Settings(), runtime_api=address, log_stream="build")
+        site = Site(function.code, work / "opt", tmp)
+        launch = Bubblewrap().launch(function, site, {**variables, "DENO_LOG": "debug"})
         with subprocess.Popen(
-            _command(work, tmp, values), stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            launch.command,
+            env=launch.environment,
+            cwd=launch.directory,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
         ) as process:
             try:
                 said = _first_word(server, process)
             finally:
-                process.send_signal(signal.SIGKILL)
+                process.kill()
     text = log.read_text("utf-8", "replace")
     if said is None:
         tail = " ".join(text.strip().splitlines()[-1:])
@@ -188,51 +181,6 @@ def _explain(error_type: str, message: str) -> tuple[str, str]:
         f"The function fails while it loads: {error_type}: {message}",
         "mend it, or set build.code_cache = false in lambdeno.toml if it can only load on Lambda",
     )
-
-
-def _lambda_environment(handler: str) -> dict[str, str]:
-    return {
-        "_HANDLER": handler,
-        "LAMBDA_TASK_ROOT": "/var/task",
-        "LAMBDA_RUNTIME_DIR": "/var/runtime",
-        "AWS_REGION": "us-east-1",
-        "AWS_LAMBDA_FUNCTION_NAME": "build",
-        "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
-        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "512",
-        "LANG": "en_US.UTF-8",
-        "TZ": ":UTC",
-        "PATH": "/usr/local/bin:/usr/bin:/bin:/opt/bin:/var/lang/bin",
-    }
-
-
-def _command(work: Path, tmp: Path, environment: Mapping[str, str]) -> list[str]:
-    bind = ["--ro-bind", "/usr", "/usr"]
-    for name in ("bin", "lib", "lib64", "sbin"):
-        if Path("/", name).is_symlink():
-            bind += ["--symlink", f"usr/{name}", f"/{name}"]
-        elif Path("/", name).exists():
-            bind += ["--ro-bind", f"/{name}", f"/{name}"]
-    for name in (
-        "/etc/ssl",
-        "/etc/resolv.conf",
-        "/etc/ld.so.cache",
-        "/etc/hosts",
-        "/etc/alternatives",
-    ):
-        bind += ["--ro-bind-try", name, name]
-    variables = [word for item in environment.items() for word in ("--setenv", *item)]
-    return [
-        *("bwrap", "--die-with-parent", "--new-session", "--unshare-pid", "--unshare-ipc"),
-        *("--cap-drop", "ALL", *bind, "--dir", "/var/runtime", "--proc", "/proc", "--dev", "/dev"),
-        *("--ro-bind", str(work / "opt"), "/opt", "--ro-bind", str(work / "task"), "/var/task"),
-        *("--ro-bind", sys.base_prefix, "/var/lang", "--bind", str(tmp), "/tmp"),
-        *("--remount-ro", "/", "--chdir", "/var/task", "--clearenv", *variables),
-        *(
-            "/opt/bootstrap",
-            f"/var/lang/bin/python3.{sys.version_info.minor}",
-            "/var/runtime/bootstrap.py",
-        ),
-    ]
 
 
 def _canonical(path: Path) -> bytes:

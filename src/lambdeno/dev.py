@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lambdeno.build import Watcher, function_environment, up_to_date
+from lambdeno.build import Watcher, function_environment, lambda_runtime, up_to_date
 from lambdeno.deno import cache_folder
 from lambdeno.emulator import Function
 from lambdeno.project import Project
@@ -15,13 +15,12 @@ __all__ = ["emulator_cache", "local_function"]
 def local_function(project: Project, watcher: Watcher = Watcher()) -> Function:
     """The project as the local Lambda takes it, its artefacts built where they are not up to date."""
     made = up_to_date(project, watcher)
-    runtime = f"python{made['runtime-layer']['python']}"
     return Function(
         name=project.name,
         code=project.dist / made["function"]["file"],
         layers=tuple(project.dist / made[kind]["file"] for kind in ("deno-layer", "runtime-layer")),
         handler=project.handler,
-        runtime=runtime,
+        runtime=lambda_runtime(project),
         architecture=project.architecture,
         memory=project.memory,
         timeout=project.timeout,

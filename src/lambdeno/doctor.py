@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from lambdeno import codecache, deno
-from lambdeno.archive import UNPACKED_LIMIT, ZIPPED_LIMIT, megabytes
+from lambdeno import codecache, deno, limits
+from lambdeno.archive import megabytes
 from lambdeno.build import manifest
 from lambdeno.errors import LambdenoError
 from lambdeno.project import Project
@@ -103,14 +103,14 @@ def _artefacts(project: Project) -> Iterator[Finding]:
             yield Finding(kind, "warn", "not built", f"lambdeno build {kind}")
             continue
         size = (project.dist / row["file"]).stat().st_size
-        state: Literal["ok", "fail"] = "ok" if size <= ZIPPED_LIMIT else "fail"
+        state: Literal["ok", "fail"] = "ok" if size <= limits.ZIPPED else "fail"
         cache = "" if row.get("code_cache", True) else ", without code cache"
         yield Finding(kind, state, f"{megabytes(size)} zipped, {megabytes(row['unpacked'])} unpacked{cache}")
     unpacked = sum(row["unpacked"] for row in rows.values())
-    if unpacked > UNPACKED_LIMIT:
+    if unpacked > limits.UNPACKED:
         yield Finding(
             "sizes",
             "fail",
-            f"{megabytes(unpacked)} unpacked in all; Lambda takes {megabytes(UNPACKED_LIMIT)}",
+            f"{megabytes(unpacked)} unpacked in all; Lambda takes {megabytes(limits.UNPACKED)}",
             "leave out what the function does not need",
         )

@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from lambdeno import limits
 from lambdeno.errors import ProjectError
 
 __all__ = ["Architecture", "Build", "Deno", "Project", "load"]
@@ -21,32 +22,6 @@ FILE = "lambdeno.toml"
 DENO_VERSION = "2.9.8"
 
 Architecture = Literal["x86_64", "arm64"]
-
-# Variables that Lambda sets and refuses in a function's configuration:
-# https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html
-RESERVED = frozenset(
-    {
-        "_HANDLER",
-        "_X_AMZN_TRACE_ID",
-        "AWS_ACCESS_KEY",
-        "AWS_ACCESS_KEY_ID",
-        "AWS_DEFAULT_REGION",
-        "AWS_EXECUTION_ENV",
-        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",
-        "AWS_LAMBDA_FUNCTION_NAME",
-        "AWS_LAMBDA_FUNCTION_VERSION",
-        "AWS_LAMBDA_INITIALIZATION_TYPE",
-        "AWS_LAMBDA_LOG_GROUP_NAME",
-        "AWS_LAMBDA_LOG_STREAM_NAME",
-        "AWS_LAMBDA_RUNTIME_API",
-        "AWS_REGION",
-        "AWS_SECRET_ACCESS_KEY",
-        "AWS_SESSION_TOKEN",
-        "LAMBDA_RUNTIME_DIR",
-        "LAMBDA_TASK_ROOT",
-    }
-)
-ENVIRONMENT_LIMIT = 4096  # bytes, keys and values together
 
 Name = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_-]{1,64}$")]
 Handler = Annotated[str, msgspec.Meta(pattern=r"^[^\s.][^\s]*\.[^\s.]+$", max_length=128)]
@@ -174,7 +149,7 @@ def _explain(path: Path, problem: str) -> tuple[str, str]:
 
 def _check_environment(path: Path, environment: dict[str, str]) -> None:
     for key in environment:
-        if key in RESERVED:
+        if key in limits.RESERVED | limits.CREDENTIALS:
             raise ProjectError(f'"{path}": environment.{key} is reserved by Lambda', "choose another name")
         if not re.fullmatch("[A-Za-z][A-Za-z0-9_]+", key):
             raise ProjectError(
@@ -182,8 +157,8 @@ def _check_environment(path: Path, environment: dict[str, str]) -> None:
                 "use at least two letters, digits and _, a letter first",
             )
     size = sum(len(key.encode()) + len(value.encode()) for key, value in environment.items())
-    if size > ENVIRONMENT_LIMIT:
+    if size > limits.ENVIRONMENT:
         raise ProjectError(
-            f'"{path}": the environment has {size} bytes; Lambda takes {ENVIRONMENT_LIMIT}',
+            f'"{path}": the environment has {size} bytes; Lambda takes {limits.ENVIRONMENT}',
             "move large values to a file or a parameter store",
         )

@@ -37,7 +37,7 @@ class Api:
         """Status, headers in lower case, body."""
         status = int(self.file.readline().split()[1])
         headers = {}
-        while (line := self.file.readline().strip()):
+        while line := self.file.readline().strip():
             name, _, value = line.decode().partition(":")
             headers[name.lower()] = value.strip()
         return status, headers, self.file.read(int(headers.get("content-length", 0)))

@@ -109,6 +109,7 @@ class Environment:
             self._kill()
             return self._init_failed(self._fault("Sandbox.Timedout", "Init timed out", "timeout"))
         self._init.duration = (time.perf_counter() - self._init.started) * 1000
+        self._sample()
         return self._init_failed(outcome) if outcome else None
 
     async def invoke(self, invocation: Invocation) -> Outcome:

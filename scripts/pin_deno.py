@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Add Deno releases to src/lambdeno/deno_pins.json: pin-deno VERSION [VERSION ...].
+"""Add Deno releases to src/lambdeno/deno_pins.json: pin_deno.py VERSION [VERSION ...].
 
 Asks the package client what it would install for each platform, and writes down the sha256 of
 that wheel. Review the change: from then on only these bytes are taken.

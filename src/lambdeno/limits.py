@@ -1,0 +1,31 @@
+"""What Lambda allows: https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html."""
+
+from __future__ import annotations
+
+__all__ = ["ENVIRONMENT", "RESERVED", "UNPACKED", "ZIPPED"]
+
+ZIPPED = 50 * 1024 * 1024  # bytes of one artefact, uploaded directly
+UNPACKED = 250 * 1024 * 1024  # bytes of the function and all its layers
+ENVIRONMENT = 4096  # bytes of all variables, keys and values together
+
+# Variables that Lambda sets and refuses in a function's configuration:
+# https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html
+RESERVED = frozenset(
+    {
+        "_HANDLER",
+        "_X_AMZN_TRACE_ID",
+        "AWS_DEFAULT_REGION",
+        "AWS_EXECUTION_ENV",
+        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",
+        "AWS_LAMBDA_FUNCTION_NAME",
+        "AWS_LAMBDA_FUNCTION_VERSION",
+        "AWS_LAMBDA_INITIALIZATION_TYPE",
+        "AWS_LAMBDA_LOG_GROUP_NAME",
+        "AWS_LAMBDA_LOG_STREAM_NAME",
+        "AWS_LAMBDA_RUNTIME_API",
+        "AWS_REGION",
+        "LAMBDA_RUNTIME_DIR",
+        "LAMBDA_TASK_ROOT",
+    }
+)
+CREDENTIALS = frozenset({"AWS_ACCESS_KEY", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"})
