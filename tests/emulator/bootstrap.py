@@ -4,6 +4,9 @@
 It speaks the Runtime API over a bare socket, so that it can also misspeak. The environment
 variable INIT says what to do before the first event, by the same names.
 """
+# ruff: noqa: PTH109, PTH110, PTH123, T201
+
+from __future__ import annotations
 
 import json
 import os
@@ -11,6 +14,7 @@ import signal
 import socket
 import sys
 import time
+from typing import Any, NoReturn
 
 API = os.environ["AWS_LAMBDA_RUNTIME_API"]
 HOST, PORT = API.split(":")
@@ -20,12 +24,12 @@ RUNTIME = "/2018-06-01/runtime"
 class Api:
     """One kept-alive connection."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.socket = socket.create_connection((HOST, int(PORT)))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.file = self.socket.makefile("rb")
 
-    def send(self, method, path, body=b"", headers=()):
+    def send(self, method: str, path: str, body: bytes = b"", headers: Any = ()) -> None:
         """Send a request; ``headers`` is pairs."""
         lines = [f"{method} {RUNTIME}{path} HTTP/1.1", f"Host: {API}"]
         if method == "POST":
@@ -33,7 +37,7 @@ class Api:
         lines += [f"{name}: {value}" for name, value in headers]
         self.socket.sendall("\r\n".join([*lines, "", ""]).encode() + body)
 
-    def receive(self):
+    def receive(self) -> tuple[int, dict[str, str], bytes]:
         """Status, headers in lower case, body."""
         status = int(self.file.readline().split()[1])
         headers = {}
@@ -42,14 +46,14 @@ class Api:
             headers[name.lower()] = value.strip()
         return status, headers, self.file.read(int(headers.get("content-length", 0)))
 
-    def call(self, *request):
+    def call(self, *request: Any) -> list[Any]:
         """Send and receive: status, body as text."""
         self.send(*request)
         status, _, body = self.receive()
         return [status, body.decode()]
 
 
-def do(api, event, headers):
+def do(api: Api, event: dict[str, Any], headers: dict[str, str]) -> bytes | None:  # noqa: PLR0911, PLR0912
     """What the event says; returns the response's body, or None when all is done already."""
     what = event.get("do", "echo")
     request_id = headers.get("lambda-runtime-aws-request-id", "none")
@@ -102,7 +106,7 @@ def do(api, event, headers):
         api.call("POST", answer, b'"answered"')
         time.sleep(event["seconds"])
     elif what == "mode":
-        return call_and_tell(api, answer, [("Lambda-Runtime-Function-Response-Mode", "buffered")])
+        call_and_tell(api, answer, [("Lambda-Runtime-Function-Response-Mode", "buffered")])
     elif what == "stream":
         stream(api, answer, event)
     elif what == "calls":  # any calls, then their outcomes as the response
@@ -115,12 +119,12 @@ def do(api, event, headers):
     return None
 
 
-def call_and_tell(api, path, headers):
+def call_and_tell(api: Api, path: str, headers: Any) -> None:
     """A call whose outcome is for the log."""
     print(json.dumps(api.call("POST", path, b"1", headers)), flush=True)
 
 
-def stream(api, path, event):
+def stream(api: Api, path: str, event: dict[str, Any]) -> None:
     """A streamed response in chunks, with trailers or without an end where the event says so."""
     head = [
         f"POST {RUNTIME}{path} HTTP/1.1",
@@ -142,29 +146,27 @@ def stream(api, path, event):
     api.receive()
 
 
-def write(paths):
+def write(paths: list[str]) -> dict[str, str]:
     """Which of these can be written."""
-    done = {}
+    done: dict[str, str] = {}
     for path in paths:
         try:
             with open(path, "w") as file:
                 file.write("x")
             done[path] = "ok"
         except OSError as error:
-            done[path] = os.strerror(error.errno)
+            done[path] = str(error.strerror)
     return done
 
 
-def main():
+def main() -> NoReturn:
     """INIT, then events for ever."""
     api = Api()
     init = json.loads(os.environ.get("INIT", "{}"))
-    marker = os.path.join(os.environ.get("TMPDIR", "/tmp"), "seen")
     if init and not (init.get("once") and os.path.exists(init["once"])):
         if init.get("once"):
             open(init["once"], "w").close()
         do(api, init, {})
-    del marker
     while True:
         api.send("GET", "/invocation/next")
         status, headers, body = api.receive()

@@ -21,7 +21,7 @@ from pathlib import Path
 from lambdeno.emulator.function import Function
 from lambdeno.emulator.invocation import Invocation, Outcome
 from lambdeno.emulator.logs import EnvironmentLog, LogSink, report_line, timestamp
-from lambdeno.emulator.process import Process, exit_reason
+from lambdeno.emulator.process import Launch, Process, exit_reason
 from lambdeno.emulator.runtime_api import RuntimeApi, State
 from lambdeno.emulator.sandbox import EntrypointError, Sandbox, Site
 from lambdeno.emulator.settings import Settings
@@ -172,7 +172,7 @@ class Environment:
         site = Site(deployment.task, deployment.opt, self._tmp)
         launch = deployment.sandbox.launch(self._function, site, variables)
         self._process = await Process.start(launch, self._log.feed)
-        self._watcher = asyncio.create_task(self._watch(self._process, launch.wraps_signals))
+        self._watcher = asyncio.create_task(self._watch(self._process, launch))
 
     async def _watch(self, process: Process, wraps_signals: bool) -> None:
         """Wait for the first process's end, then end the rest and say what that means."""
@@ -181,9 +181,13 @@ class Environment:
         if self._api.state is not State.READY:
             await self._api.settle(LAST_WORDS)
         process.read_pending()
-        reason = exit_reason(status, wraps_signals=wraps_signals)
+        reason = exit_reason(status, wraps_signals=launch.wraps_signals)
         if not self._api.initialised.done():
-            self._api.initialised.set_result(self._fault("Runtime.ExitError", reason, "error"))
+            fault = self._fault("Runtime.ExitError", reason, "error")
+            if launch.refusal and process.first_output.startswith(launch.refusal):
+                text = process.first_output.removeprefix(launch.refusal).partition(b"\n")[0]
+                fault = self._fault("Runtime.InvalidEntrypoint", f"fork/exec {text.decode()}")
+            self._api.initialised.set_result(fault)
         elif self._invocation:
             self._invocation.settle(self._fault("Runtime.ExitError", reason, "error"))
         self._died()

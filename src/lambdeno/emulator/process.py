@@ -16,6 +16,7 @@ import psutil
 __all__ = ["Launch", "Process", "exit_reason"]
 
 READ = 64 * 1024  # bytes: what a pipe holds on Linux
+FIRST = 256  # bytes of output kept, to see what kept the command from starting
 DRAIN = 1024 * 1024  # bytes read at the end of an invocation at most, however fast the function writes
 SANDBOXES = frozenset({b"bwrap"})  # their memory is not the function's
 
@@ -44,12 +45,14 @@ class Launch:
     """How to start an environment's first process.
 
     ``wraps_signals``: the sandbox reports the death by signal n as exit status 128 + n.
+    ``refusal``: how its output begins where it cannot execute the command.
     """
 
     command: tuple[str, ...]
     environment: Mapping[str, str]
     directory: Path
     wraps_signals: bool = False
+    refusal: bytes = b""
 
 
 class Process:
@@ -61,6 +64,7 @@ class Process:
         self._process = process
         self._pipe: int | None = pipe
         self._on_output = on_output
+        self.first_output = b""
         self._peaks: dict[int, int] = {}
         asyncio.get_running_loop().add_reader(pipe, self._read)
 
@@ -133,6 +137,7 @@ class Process:
         if not data:
             self.close()
             return 0
+        self.first_output = self.first_output or data[:FIRST]
         self._on_output(data)
         return len(data)
 
