@@ -84,10 +84,12 @@ def do(api: Api, event: dict[str, Any], headers: dict[str, str]) -> bytes | None
             time.sleep(60)
         return str(child).encode()
     if what == "large":
-        return b'"' + b"x" * event["size"] + b'"'
+        return b'"' + b"x" * int(event["size"]) + b'"'
     if what == "allocate":
         kept = bytearray(event["size"])
         return str(len(kept)).encode()
+    if what == "exists":
+        return json.dumps(os.path.exists(event["path"])).encode()
     if what == "write":
         return json.dumps(write(event["paths"])).encode()
     if what == "error":

@@ -29,6 +29,7 @@ class Running:
 
     handle: Handle
     sink: ListSink
+    client: LambdaClient
 
     @property
     def lines(self) -> list[str]:
@@ -89,7 +90,9 @@ def start(code: Path, cache: Path) -> Start:
         with local_lambda(
             function, sandbox=sandbox, cache=cache, log=sink, settings=settings or Settings()
         ) as handle:
-            yield Running(handle, sink)
+            client = client_of(handle)
+            yield Running(handle, sink, client)
+            client.close()
 
     return start
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from emulator.conftest import Start
 from lambdeno.emulator import Settings
+from tests.emulator.conftest import Start
 
 
 def test_event_reaches_the_function_and_its_response_the_caller(start: Start, sandbox: str) -> None:

@@ -174,7 +174,7 @@ class Environment:
         self._process = await Process.start(launch, self._log.feed)
         self._watcher = asyncio.create_task(self._watch(self._process, launch))
 
-    async def _watch(self, process: Process, wraps_signals: bool) -> None:
+    async def _watch(self, process: Process, launch: Launch) -> None:
         """Wait for the first process's end, then end the rest and say what that means."""
         status = await process.wait()
         process.kill()

@@ -137,7 +137,8 @@ class Process:
         if not data:
             self.close()
             return 0
-        self.first_output = self.first_output or data[:FIRST]
+        if len(self.first_output) < FIRST:
+            self.first_output = (self.first_output + data)[:FIRST]
         self._on_output(data)
         return len(data)
 

@@ -96,7 +96,11 @@ class Bubblewrap:
         for name, value in variables.items():  # after --clearenv, which would clear them too
             arguments += ("--setenv", name, value)
         return Launch(
-            ("bwrap", *arguments, "--", *command), bwrap_environment(), Path("/"), wraps_signals=True
+            ("bwrap", *arguments, "--", *command),
+            bwrap_environment(),
+            Path("/"),
+            wraps_signals=True,
+            refusal=b"bwrap: execvp ",
         )
 
 
