@@ -5,6 +5,7 @@ Drives one bootstrap and times it from the platform's side.
 
 from __future__ import annotations
 
+import select
 import socket
 import subprocess
 import time
@@ -43,7 +44,6 @@ def drive(
 ) -> Figures:
     """Start a bootstrap, send it events of a size (bytes), end it."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(60)
         address = f"127.0.0.1:{server.getsockname()[1]}"
         started = time.perf_counter()
         process = subprocess.Popen(command, env={**environment, "AWS_LAMBDA_RUNTIME_API": address})
@@ -95,36 +95,40 @@ def _warm(peer: _Peer, pid: int, first_next: float, invocations: int, size: int)
 
 
 class _Peer:
-    """The bootstrap's connection (a fresh one where it opens another)."""
+    """The bootstrap's connections: a client may open a second one while the first is not quite free."""
 
     def __init__(self, server: socket.socket) -> None:
         self.server = server
-        self.connection = self._accept()
-        self.rest = b""
+        self.connection = server  # the one that the last request came on
+        self.open = [server]
 
-    def _accept(self) -> socket.socket:
-        connection, _ = self.server.accept()
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection.settimeout(60)
-        return connection
+    def _receive(self) -> bytes:
+        """What comes next, on whichever connection."""
+        while True:
+            ready, _, _ = select.select(self.open, [], [], 60)
+            if not ready:
+                raise TimeoutError("the peer is silent")
+            self.connection = ready[0]
+            if self.connection is self.server:
+                connection, _ = self.server.accept()
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                self.open.append(connection)
+            elif data := self.connection.recv(1 << 20):
+                return data
+            else:
+                self.open.remove(self.connection)
 
     def request(self) -> bytes:
         """Read one request, body and all; gives its first line."""
-        data = self.rest
+        data = self._receive()
         while (end := data.find(b"\r\n\r\n")) < 0:
-            piece = self.connection.recv(1 << 20)
-            if not piece:
-                self.connection, data = self._accept(), b""
-                continue
-            data += piece
+            data += self._receive()
         head = data[:end].lower()
         at = head.find(b"content-length:")
         length = int(head[at + 15 :].split(b"\r\n", 1)[0]) if at >= 0 else 0
         missing = end + 4 + length - len(data)
         while missing > 0:
             missing -= len(self.connection.recv(min(missing, 1 << 20)))
-            data = data[: end + 4]
-        self.rest = data[end + 4 + length :] if len(data) > end + 4 + length else b""
         return data.split(b"\r\n", 1)[0]
 
 
