@@ -53,9 +53,9 @@ class Api:
         return [status, body.decode()]
 
 
-def do(api: Api, event: dict[str, Any], headers: dict[str, str]) -> bytes | None:  # noqa: PLR0911, PLR0912
+def do(api: Api, event: Any, headers: dict[str, str]) -> bytes | None:  # noqa: PLR0911, PLR0912
     """What the event says; returns the response's body, or None when all is done already."""
-    what = event.get("do", "echo")
+    what = event.get("do", "echo") if isinstance(event, dict) else "echo"
     request_id = headers.get("lambda-runtime-aws-request-id", "none")
     answer = f"/invocation/{request_id}/response"
     if what == "echo":

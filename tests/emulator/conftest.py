@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import time
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import boto3
+import psutil
 import pytest
 from botocore.config import Config
 
@@ -54,6 +57,12 @@ Start = Callable[..., contextlib.AbstractContextManager[Running]]
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of unpacked artefacts."""
     return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def mark() -> str:
+    """The name of an environment variable by which this test knows its processes."""
+    return f"MARK_{uuid.uuid4().hex}"
 
 
 @pytest.fixture
@@ -107,3 +116,23 @@ def client_of(handle: Handle) -> LambdaClient:
         aws_secret_access_key="x",
         config=Config(retries={"total_max_attempts": 1}),
     )
+
+
+def processes_with(variable: str) -> list[psutil.Process]:
+    """Processes that have the variable in their environment, but for sandboxes and zombies."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if variable in process.environ() and process.name() != "bwrap":
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def wait_until(is_so: Callable[[], bool], seconds: float = 10) -> None:
+    """Wait for a fact that is on its way."""
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < deadline, "it did not come to be"
+        time.sleep(0.02)

@@ -7,11 +7,11 @@ import re
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from lambdeno.emulator import Settings
-from tests.emulator.conftest import Start
+from lambdeno.emulator.sandbox import bubblewrap_fault
+from tests.emulator.conftest import Start, processes_with, wait_until
 
 
 def test_event_reaches_the_function_and_its_response_the_caller(start: Start, sandbox: str) -> None:
@@ -27,11 +27,11 @@ def test_function_sees_lambdas_variables_alone(
 ) -> None:
     """Nothing of the host's environment reaches a function; Lambda's variables and its own do."""
     monkeypatch.setenv("HOST_SECRET", "secret")
-    monkeypatch.setenv("AWS_PROFILE", "mine")
+    monkeypatch.setenv("AWS_CA_BUNDLE_OF_HOST", "mine")
     with start(sandbox=sandbox, environment={"OWN": "1"}, memory=256) as running:
         seen, _ = running.ask("environ")
     assert "HOST_SECRET" not in seen
-    assert "AWS_PROFILE" not in seen
+    assert "AWS_CA_BUNDLE_OF_HOST" not in seen
     assert "HOME" not in seen
     assert seen["OWN"] == "1"
     assert seen["_HANDLER"] == "function.handler"
@@ -72,13 +72,12 @@ def test_death_by_signal_names_the_signal(start: Start, sandbox: str, name: str,
     assert body["errorMessage"].endswith(f"Error: Runtime exited with error: signal: {words}")
 
 
-def test_timeout_kills_and_replaces(start: Start, sandbox: str) -> None:
+def test_timeout_kills_and_replaces(start: Start, sandbox: str, mark: str) -> None:
     """An invocation over its time ends with Sandbox.Timedout, and its whole tree with it."""
-    marks = {"env": "LAMBDENO_TEST_TIMEOUT"}
-    with start(sandbox=sandbox, timeout=0.5, environment={marks["env"]: "x"}) as running:
+    with start(sandbox=sandbox, timeout=0.5, environment={mark: "x"}) as running:
         body, error = running.ask("child", hang=True)
         assert running.ask() == ({"do": "echo"}, None)
-        wait_until(lambda: len(processes_with(marks["env"])) == 1)
+        wait_until(lambda: len(processes_with(mark)) == 1)
     assert error == "Unhandled"
     assert body["errorType"] == "Sandbox.Timedout"
     assert body["errorMessage"].endswith("Error: Task timed out after 0.50 seconds")
@@ -87,7 +86,7 @@ def test_timeout_kills_and_replaces(start: Start, sandbox: str) -> None:
         for line in running.lines
     )
     assert any(line.endswith("Status: timeout\t") for line in running.lines)
-    assert processes_with(marks["env"]) == []
+    assert processes_with(mark) == []
 
 
 def test_process_that_exits_after_its_answer_has_answered(start: Start, sandbox: str) -> None:
@@ -199,6 +198,16 @@ def test_log_has_start_end_and_report_around_the_functions_lines(start: Start, s
     assert {entry[1] for entry in running.sink.entries[:5]} == {request_id}
 
 
+def test_output_before_the_answer_is_before_the_end(start: Start) -> None:
+    """What a function wrote before it answered never comes after END."""
+    with start() as running:
+        for _ in range(60):
+            running.ask("print", text="written")
+    ends = [n for n, line in enumerate(running.lines) if line.startswith("END")]
+    assert len(ends) == 60
+    assert all(running.lines[n - 1] == "written" for n in ends)
+
+
 def test_max_memory_is_the_peak_of_the_tree(start: Start, sandbox: str) -> None:
     """The REPORT shows the most memory that was resident, also after it was given back."""
     with start(sandbox=sandbox) as running:
@@ -210,6 +219,7 @@ def test_max_memory_is_the_peak_of_the_tree(start: Start, sandbox: str) -> None:
     assert 57 < int(match[1]) < 120
 
 
+@pytest.mark.skipif(bool(bubblewrap_fault()), reason="bubblewrap does not work here")
 def test_only_tmp_is_writable(start: Start) -> None:
     """Under bubblewrap a function can write to /tmp and nowhere else."""
     with start(sandbox="bubblewrap") as running:
@@ -220,24 +230,3 @@ def test_only_tmp_is_writable(start: Start) -> None:
         "/var/task/x": refused, "/opt/x": refused, "/x": refused, "/usr/x": refused, "/tmp/x": "ok",
     }  # fmt: skip
     assert other == {"/tmp/x": "ok"}
-
-
-def processes_with(variable: str) -> list[psutil.Process]:
-    """Processes that have the variable in their environment, but for sandboxes and zombies."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if variable in process.environ() and process.name() != "bwrap":
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
-
-
-def wait_until(is_so: object, seconds: float = 10) -> None:
-    """Wait for a fact that is on its way."""
-    assert callable(is_so)
-    deadline = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < deadline, "it did not come to be"
-        time.sleep(0.02)

@@ -6,14 +6,13 @@ import concurrent.futures
 import json
 import shutil
 import tempfile
-import time
 from pathlib import Path
 
 import psutil
 import pytest
 
 from lambdeno.emulator import Function, Settings
-from tests.emulator.conftest import Running, Start
+from tests.emulator.conftest import Running, Start, processes_with, wait_until
 
 LIMIT = "ReservedFunctionConcurrentInvocationLimitExceeded"
 
@@ -35,7 +34,7 @@ def ask_at_once(running: Running, count: int, seconds: float) -> list[str]:
         try:
             answer = running.client.invoke(FunctionName="f", Payload=event)
         except running.client.exceptions.TooManyRequestsException as error:
-            return str(error.response["Reason"])
+            return str(error.response["Reason"])  # type: ignore[typeddict-item]
         return str(json.loads(answer["Payload"].read()))
 
     with concurrent.futures.ThreadPoolExecutor(count) as threads:
@@ -79,25 +78,22 @@ def test_idle_environments_are_reaped(start: Start, temp: Path) -> None:
     with start(settings=Settings(idle_timeout=0.1)) as running:
         first, _ = running.ask("environ")
         wait_for_end(first["pid"])
+        wait_until(lambda: [list(root.iterdir()) for root in temp.iterdir()] == [[]])
         second, _ = running.ask("environ")
     assert first["pid"] != second["pid"]
     assert list(temp.iterdir()) == []
 
 
-def test_nothing_is_left_behind(start: Start, sandbox: str, temp: Path) -> None:
+def test_nothing_is_left_behind(start: Start, sandbox: str, temp: Path, mark: str) -> None:
     """After the end there is no process of a function, and no folder of an environment."""
     before = {process.pid for process in psutil.Process().children(recursive=True)}
-    with start(sandbox=sandbox, environment={"LAMBDENO_TEST_ORPHANS": "x"}) as running:
+    with start(sandbox=sandbox, environment={mark: "x"}) as running:
         running.ask("child")
         running.ask("write", paths=[running.ask("environ")[0].get("TMPDIR", "/tmp") + "/file"])
         assert len(list(temp.iterdir())) == 1
     after = {process.pid for process in psutil.Process().children(recursive=True)}
     assert after <= before
-    for process in psutil.process_iter():
-        try:
-            assert "LAMBDENO_TEST_ORPHANS" not in process.environ()
-        except psutil.Error:
-            continue
+    assert processes_with(mark) == []
     assert list(temp.iterdir()) == []
 
 
@@ -120,26 +116,34 @@ def test_replaced_code_serves_new_invocations_alone(start: Start, code: Path, tm
     shutil.copytree(code, new)
     (new / "marker").touch()
     with start() as running, concurrent.futures.ThreadPoolExecutor(1) as threads:
-        running.ask()
+        old, _ = running.ask("environ")
         slow = threads.submit(running.ask, "sleep", seconds=0.6)
         wait_for_lines(running, 4)
         running.handle.replace(Function("f", new))
         assert running.ask("exists", path="marker") == (True, None)
         assert slow.result() == ("slept", None)
+        wait_for_end(old["pid"])
     assert len(running.environments) == 2
+
+
+def test_end_during_init_leaves_nothing(start: Start, sandbox: str, temp: Path, mark: str) -> None:
+    """An invocation that is still starting its environment ends with the local Lambda."""
+    environment = {"INIT": '{"do": "sleep", "seconds": 30}', mark: "x"}
+    with concurrent.futures.ThreadPoolExecutor(1) as threads:
+        with start(sandbox=sandbox, environment=environment) as running:
+            asked = threads.submit(running.ask)
+            wait_until(lambda: processes_with(mark) != [])
+        body, _ = asked.result(timeout=10)
+    assert body["errorType"] == "Runtime.ExitError"
+    assert processes_with(mark) == []
+    assert list(temp.iterdir()) == []
 
 
 def wait_for_end(pid: int) -> None:
     """Wait until a process is gone."""
-    deadline = time.monotonic() + 10
-    while psutil.pid_exists(pid):
-        assert time.monotonic() < deadline, "it lives on"
-        time.sleep(0.02)
+    wait_until(lambda: not psutil.pid_exists(pid))
 
 
 def wait_for_lines(running: Running, count: int) -> None:
     """Wait until the log has that many lines."""
-    deadline = time.monotonic() + 10
-    while len(running.lines) < count:
-        assert time.monotonic() < deadline, running.lines
-        time.sleep(0.01)
+    wait_until(lambda: len(running.lines) >= count)

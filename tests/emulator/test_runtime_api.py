@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import itertools
 import json
+import time
 from typing import Any
 
 import pytest
@@ -68,7 +69,7 @@ def test_accepted_is_said_in_lambdas_words(start: Start) -> None:
     """A response is acknowledged with 202 and {"status":"OK"}."""
     with start() as running:
         running.ask("calls", calls=[["POST", "/invocation/{id}/response", "1"]], answers=False)
-    assert told_to(running) == [[202, '{"status":"OK"}\n']]
+        assert told_to(running) == [[202, '{"status":"OK"}\n']]
 
 
 def test_foreign_request_id_is_refused(start: Start) -> None:
@@ -95,8 +96,8 @@ def test_second_answer_is_refused(start: Start, second: str, to: str) -> None:
     ]
     with start() as running:
         assert running.ask("calls", calls=calls, answers=False) == ("first", None)
+        status, body = told_to(running)[1]
         assert running.ask() == ({"do": "echo"}, None)
-    status, body = told_to(running)[1]
     assert status == 403
     assert json.loads(body) == {
         "errorMessage": f"State transition from RuntimeResponseSentState to {to}"
@@ -160,10 +161,10 @@ def test_response_mode_other_than_streaming_is_refused(start: Start) -> None:
     """The response mode is "streaming" or absent; else 400 and Runtime.InvalidResponseModeHeader."""
     with start() as running:
         body, error = running.ask("mode")
+        status, text = told_to(running)
         assert running.ask() == ({"do": "echo"}, None)
     assert error == "Unhandled"
     assert body["errorType"] == "Runtime.InvalidResponseModeHeader"
-    status, text = told_to(running)
     assert (status, json.loads(text)["errorType"]) == (400, "InvalidFunctionResponseMode")
 
 
@@ -243,7 +244,11 @@ def test_error_types_are_kept_in_the_platforms_form(given: str, kept: str) -> No
 
 def told_to(running: Running) -> Any:
     """What the Runtime API answered to the bootstrap's calls, as it logged it."""
-    return json.loads(next(line for line in running.lines if line.startswith("[")))
+    deadline = time.monotonic() + 10
+    while not (told := [line for line in running.lines if line.startswith("[")]):
+        assert time.monotonic() < deadline, running.lines
+        time.sleep(0.01)
+    return json.loads(told[0])
 
 
 def streamed(running: Running, event: Any) -> list[Any]:

@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 
 from lambdeno.errors import ArtifactError
 
-__all__ = ["UNPACKED_LIMIT", "digest_of", "merge", "unpack"]
+__all__ = ["UNPACKED_LIMIT", "check_total", "digest_of", "merge", "unpack"]
 
 # "250 MB unzipped, including layers and custom runtimes"
 # https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
@@ -76,6 +76,20 @@ def merge(layers: Iterable[Path], cache: Path) -> Path | None:
             lay_over(folder, target)
 
     return build_once(cache / f"opt-{key}", fill)
+
+
+def check_total(paths: Iterable[Path]) -> None:
+    """Refuse a function and layers that are too big together. Raises ArtifactError."""
+    total = 0
+    for path in paths:
+        if path.is_file():
+            with zipfile.ZipFile(path) as archive:
+                total += sum(member.file_size for member in archive.infolist())
+    if total > UNPACKED_LIMIT:
+        raise ArtifactError(
+            f"The function and its layers have {total} bytes unpacked, over the limit of {UNPACKED_LIMIT}",
+            "leave something out: Lambda takes 250 MB together",
+        )
 
 
 def build_once(target: Path, fill: Callable[[Path], None]) -> Path:

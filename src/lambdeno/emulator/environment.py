@@ -85,6 +85,7 @@ class Environment:
         self._sampled = 0.0
         self._memory = 0
         self._is_dead = False
+        self._starting = asyncio.Lock()  # a start is never left half done
         self.idle_since = 0.0  # time.monotonic
 
     @property
@@ -99,7 +100,8 @@ class Environment:
         """
         self._init.started = time.perf_counter()
         try:
-            await self._start()
+            async with self._starting:
+                await self._start()
         except (EntrypointError, OSError) as error:
             return self._init_failed(self._fault("Runtime.InvalidEntrypoint", entry_fault(error)))
         try:
@@ -149,7 +151,8 @@ class Environment:
         """End all processes and leave nothing behind. An open invocation gets no more of it."""
         self._is_dead = True
         self._cancel_timers()
-        self._kill()
+        async with self._starting:
+            self._kill()
         if self._watcher:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._watcher
@@ -160,6 +163,8 @@ class Environment:
         await asyncio.to_thread(remove, self._tmp)
 
     async def _start(self) -> None:
+        if self._is_dead:
+            raise EntrypointError("the environment was ended before it began")
         await self._api.start()
         self._tmp.mkdir(parents=True)
         deployment = self._deployment

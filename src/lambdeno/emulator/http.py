@@ -178,10 +178,14 @@ class Server:
         if self._connections:
             await asyncio.wait(self._connections, timeout=seconds)
 
-    async def close(self) -> None:
-        """Stop listening and cut the connections."""
+    def stop(self) -> None:
+        """Take no new connections."""
         if self._server:
             self._server.close()
+
+    async def close(self) -> None:
+        """Stop listening and cut the connections."""
+        self.stop()
         connections = list(self._connections)
         for task in connections:
             task.cancel()

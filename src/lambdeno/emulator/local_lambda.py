@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from lambdeno.emulator.artifacts import merge, unpack
+from lambdeno.emulator.artifacts import check_total, merge, unpack
 from lambdeno.emulator.environment import Deployment
 from lambdeno.emulator.events import Event, EventQueue, check_dead_letter
 from lambdeno.emulator.function import Function, host_architecture
@@ -234,6 +234,7 @@ class LocalLambda:
         self._say_version(function)
         task = await asyncio.to_thread(unpack, function.code, self._cache)
         opt = await asyncio.to_thread(merge, function.layers, self._cache)
+        check_total((function.code, *function.layers))
         return Deployment(function, task, opt, self.sandbox, self.settings, self._sink, self._temp)
 
     def _say_version(self, function: Function) -> None:
@@ -258,6 +259,7 @@ class LocalLambda:
             ) from None
 
     async def _close(self) -> None:
+        self._server.stop()
         await self._events.close()
         await asyncio.gather(*(pool.close() for pool in (*self._pools.values(), *self._retired)))
         await self._server.close()

@@ -8,7 +8,7 @@ from collections import deque
 
 from lambdeno.emulator.environment import Deployment, Environment, Hooks
 from lambdeno.emulator.invocation import Invocation, Outcome
-from lambdeno.emulator.refusal import TooManyRequests
+from lambdeno.emulator.refusal import Refusal, TooManyRequests
 
 __all__ = ["Pool"]
 
@@ -29,7 +29,8 @@ class Pool:
         self._closing: set[asyncio.Task[None]] = set()
         self._reaper: asyncio.TimerHandle | None = None
         self._hooks = Hooks(idle=self._take_back, dead=self._discard)
-        self._is_retired = False
+        self._is_retired = False  # replaced by another pool
+        self._is_closed = False
 
     @property
     def is_alive(self) -> bool:
@@ -37,7 +38,9 @@ class Pool:
         return bool(self._live or self._closing)
 
     async def invoke(self, invocation: Invocation) -> Outcome:
-        """Handle one event in an environment. Raises TooManyRequests at the limit."""
+        """Handle one event in an environment. Raises TooManyRequests at the limit, Refusal at the end."""
+        if self._is_closed:
+            raise Refusal("The local Lambda is shutting down")
         environment = self._idle.pop() if self._idle else await self._next_to_settle()
         if environment is None:
             if len(self._live) >= self.deployment.function.concurrency:
@@ -53,7 +56,7 @@ class Pool:
 
     async def close(self) -> None:
         """End all environments now."""
-        self._is_retired = True
+        self._is_retired = self._is_closed = True
         if self._reaper:
             self._reaper.cancel()
         for environment in list(self._live):
@@ -70,7 +73,7 @@ class Pool:
         failure = await environment.initialise(self.deployment.settings.init_timeout)
         if failure is None:
             return await self._invoke_warm(environment, invocation)
-        if failure.error_type in RETRIED:
+        if failure.error_type in RETRIED and not self._is_closed:
             self._discard(environment)
             environment = self._new(invocation)
             return await self._invoke_warm(environment, invocation)

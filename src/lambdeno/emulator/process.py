@@ -64,6 +64,7 @@ class Process:
         self._process = process
         self._pipe: int | None = pipe
         self._on_output = on_output
+        self._is_over = False
         self.first_output = b""
         self._peaks: dict[int, int] = {}
         asyncio.get_running_loop().add_reader(pipe, self._read)
@@ -82,7 +83,7 @@ class Process:
                 env=dict(launch.environment),
                 start_new_session=True,
             )
-        except OSError:
+        except BaseException:
             os.close(reading)
             raise
         finally:
@@ -95,11 +96,17 @@ class Process:
         return await self._process.wait()
 
     def kill(self) -> None:
-        """Kill the whole tree, with those that left the process group, and leave no time."""
+        """Kill the whole tree, with those that left the process group, and leave no time.
+
+        The first process's number may be another's once it is gone: after that, once is enough.
+        """
+        if self._is_over:
+            return
+        self._is_over = self._process.returncode is not None
         pids = tree(self._process.pid)
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        for pid in pids[1:] if self._process.returncode is not None else pids:
+        for pid in pids[1:] if self._is_over else pids:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
 
