@@ -119,7 +119,7 @@ def invoke(event: str, asynchronous: bool, endpoint_url: str | None, sandbox: st
 @_common
 def dev(port: int, sandbox: str, folder: Path) -> None:
     """Start the local Lambda with the function, and stay until Ctrl-C."""
-    from lambdeno.dev import emulator_cache, local_function
+    from lambdeno.dev import local_function
     from lambdeno.emulator import serve_forever
 
     project = _load(folder)
@@ -142,7 +142,7 @@ def dev(port: int, sandbox: str, folder: Path) -> None:
             err=True,
         )
 
-    serve_forever([function], port=port, sandbox=sandbox, cache=emulator_cache(), ready=ready)
+    serve_forever([function], port=port, sandbox=sandbox, ready=ready)
 
 
 @main.command()
@@ -310,12 +310,12 @@ def _endpoint(project: Project, url: str | None, sandbox: str) -> Iterator[str]:
     if url or verb.running(verb.ENDPOINT, project.name):
         yield url or verb.ENDPOINT
         return
-    from lambdeno.dev import emulator_cache, local_function
+    from lambdeno.dev import local_function
     from lambdeno.emulator import ListSink, local_lambda
 
     with _watcher() as watcher:
         function = local_function(project, watcher)
-    with local_lambda(function, sandbox=sandbox, cache=emulator_cache(), log=ListSink()) as local:
+    with local_lambda(function, sandbox=sandbox, log=ListSink()) as local:
         yield local.endpoint
 
 

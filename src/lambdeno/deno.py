@@ -25,11 +25,10 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-import platformdirs
-
+from lambdeno.cache import cache_folder
 from lambdeno.errors import BuildError, DenoError
 
-__all__ = ["Binary", "cache_folder", "cached", "get", "host_platform", "pins", "run"]
+__all__ = ["Binary", "cached", "get", "host_platform", "pins", "run"]
 
 TAGS = {
     "linux-x86_64": "manylinux_2_27_x86_64",
@@ -51,11 +50,6 @@ class Binary:
     platform: str  # "linux-x86_64"
     path: Path
     sha256: str
-
-
-def cache_folder() -> Path:
-    """Where downloads are kept between builds: LAMBDENO_CACHE, or the platform's own place."""
-    return Path(os.environ.get("LAMBDENO_CACHE") or platformdirs.user_cache_dir("lambdeno"))
 
 
 def host_platform() -> str:

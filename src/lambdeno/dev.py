@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from lambdeno.build import Watcher, function_environment, lambda_runtime, up_to_date
-from lambdeno.deno import cache_folder
 from lambdeno.emulator import Function
 from lambdeno.project import Project
 
-__all__ = ["emulator_cache", "local_function"]
+__all__ = ["local_function"]
 
 
 def local_function(project: Project, watcher: Watcher = Watcher()) -> Function:
@@ -26,8 +23,3 @@ def local_function(project: Project, watcher: Watcher = Watcher()) -> Function:
         timeout=project.timeout,
         environment=function_environment(project),
     )
-
-
-def emulator_cache() -> Path:
-    """Where the local Lambda keeps unpacked artefacts."""
-    return cache_folder() / "unpacked"

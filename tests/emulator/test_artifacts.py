@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import struct
 import zipfile
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lambdeno.emulator import artifacts
+from lambdeno import limits
 from lambdeno.emulator.artifacts import check_total, merge, unpack
 from lambdeno.errors import ArtifactError
 
@@ -118,7 +119,7 @@ def test_damage_is_found(tmp_path: Path) -> None:
 
 def test_size_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """More than the limit is refused, by the sizes that are declared and by those that are true."""
-    monkeypatch.setattr(artifacts, "UNPACKED_LIMIT", 1000)
+    monkeypatch.setattr(limits, "UNPACKED", 1000)
     path = zip_with(tmp_path / "a.zip", {"a": bytes(600), "b": bytes(600)})
     with pytest.raises(ArtifactError, match="1200 bytes unpacked, over the limit of 1000"):
         unpack(path, tmp_path / "cache")
@@ -130,7 +131,7 @@ def test_size_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_total_size_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A function and its layers may have 250 MB together."""
-    monkeypatch.setattr(artifacts, "UNPACKED_LIMIT", 1000)
+    monkeypatch.setattr(limits, "UNPACKED", 1000)
     path = zip_with(tmp_path / "a.zip", {"a": bytes(600)})
     check_total([path])
     with pytest.raises(ArtifactError, match="have 1200 bytes unpacked, over the limit of 1000"):
@@ -162,3 +163,23 @@ def test_later_layers_win(tmp_path: Path) -> None:
     assert merge([second, first], tmp_path / "cache") != merged
     assert files(unpack(first, tmp_path / "cache"))["lib/b"][0] == b"1"
     assert merge([], tmp_path / "cache") is None
+
+
+def test_what_nobody_used_for_a_month_is_removed(tmp_path: Path) -> None:
+    """The cache of unpacked artefacts does not grow for ever; what is used stays."""
+    cache = tmp_path / "cache"
+    old, used = (unpack(zip_with(tmp_path / f"{n}.zip", {n: b"x"}), cache) for n in ("old", "used"))
+    for folder in (old, used):
+        os.utime(folder, (0, 0))
+    assert unpack(tmp_path / "used.zip", cache) == used
+    unpack(zip_with(tmp_path / "new.zip", {"new": b"x"}), cache)
+    assert not old.exists()
+    assert used.exists()
+
+
+def test_an_unwritable_cache_is_one_sentence(tmp_path: Path) -> None:
+    """Where nothing can be unpacked, the folder and the remedy are named."""
+    (tmp_path / "cache").write_text("a file is in the way")
+    with pytest.raises(ArtifactError, match="Cannot unpack to") as caught:
+        unpack(zip_with(tmp_path / "a.zip", {"a": b"x"}), tmp_path / "cache")
+    assert "LAMBDENO_CACHE" in caught.value.hint

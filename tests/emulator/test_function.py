@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from lambdeno.emulator import Function
-from lambdeno.emulator.function import RESERVED_KEYS
 from lambdeno.errors import EmulatorError
+from lambdeno.limits import RESERVED
 
 
-@pytest.mark.parametrize("key", sorted(RESERVED_KEYS))
+@pytest.mark.parametrize("key", sorted(RESERVED))
 def test_reserved_variables_are_refused(key: str) -> None:
     """A variable that Lambda sets cannot be set; the error names it."""
     with pytest.raises(EmulatorError, match=f'sets the environment variable "{key}"'):

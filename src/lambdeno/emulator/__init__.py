@@ -10,11 +10,10 @@ from lambdeno.emulator.local_lambda import InvokeResult, LocalLambda, Streaming
 from lambdeno.emulator.logs import ListSink, LogSink, StreamSink
 from lambdeno.emulator.refusal import Refusal
 from lambdeno.emulator.sandbox import Bubblewrap, PlainPaths, Sandbox, choose_sandbox
-from lambdeno.emulator.serving import DEFAULT_CACHE, Handle, local_lambda, serve_forever
+from lambdeno.emulator.serving import Handle, local_lambda, serve_forever
 from lambdeno.emulator.settings import Settings
 
 __all__ = [
-    "DEFAULT_CACHE",
     "Bubblewrap",
     "Context",
     "Function",

@@ -12,21 +12,21 @@ import re
 import shutil
 import stat
 import tempfile
+import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
+from lambdeno import limits
 from lambdeno.errors import ArtifactError
 
-__all__ = ["UNPACKED_LIMIT", "check_total", "digest_of", "merge", "unpack"]
+__all__ = ["check_total", "digest_of", "merge", "unpack"]
 
-# "250 MB unzipped, including layers and custom runtimes"
-# https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
-UNPACKED_LIMIT = 250 * 1024 * 1024
 DRIVE = re.compile(r"[A-Za-z]:")
 COPY = 1024 * 1024  # bytes
+KEPT = 30 * 24 * 3600  # seconds since the last use
 
 
 def digest_of(path: Path) -> str:
@@ -85,29 +85,53 @@ def check_total(paths: Iterable[Path]) -> None:
         if path.is_file():
             with zipfile.ZipFile(path) as archive:
                 total += sum(member.file_size for member in archive.infolist())
-    if total > UNPACKED_LIMIT:
+    if total > limits.UNPACKED:
         raise ArtifactError(
-            f"The function and its layers have {total} bytes unpacked, over the limit of {UNPACKED_LIMIT}",
+            f"The function and its layers have {total} bytes unpacked, over the limit of {limits.UNPACKED}",
             "leave something out: Lambda takes 250 MB together",
         )
 
 
 def build_once(target: Path, fill: Callable[[Path], None]) -> Path:
     """Fill a folder aside and move it into place; whoever comes second uses the first's."""
-    if target.is_dir():
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix="unpacking-", dir=target.parent))
     try:
-        aside.chmod(0o755)
-        fill(aside)
-        with suppress(OSError):  # another process was faster
-            aside.rename(target)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-    if not target.is_dir():
-        raise ArtifactError(f'Cannot write "{target}"', "is the cache folder writable")
+        if target.is_dir():
+            os.utime(target)  # used today: see prune
+            return target
+        target.parent.mkdir(parents=True, exist_ok=True)
+        prune(target.parent)
+        aside = Path(tempfile.mkdtemp(prefix="unpacking-", dir=target.parent))
+        try:
+            aside.chmod(0o755)
+            fill(aside)
+            with suppress(FileExistsError):  # another process was faster
+                rename_to_new(aside, target)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+    except OSError as error:
+        raise ArtifactError(
+            f'Cannot unpack to "{target.parent}": {error.strerror or error}',
+            "free some space, or set LAMBDENO_CACHE to a folder that you can write to",
+        ) from None
     return target
+
+
+def rename_to_new(folder: Path, target: Path) -> None:
+    """Rename a folder to a name that is not taken. Raises FileExistsError, OSError."""
+    try:
+        folder.rename(target)
+    except OSError:
+        if target.is_dir():
+            raise FileExistsError(target) from None
+        raise
+
+
+def prune(cache: Path) -> None:
+    """Remove what nobody has used for a month: each build of a function leaves a folder here."""
+    oldest = time.time() - KEPT
+    for folder in cache.iterdir():
+        if folder.is_dir() and folder.stat().st_mtime < oldest:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def lay_over(folder: Path, target: Path) -> None:
@@ -136,7 +160,7 @@ def extract(path: Path, target: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
             check(path, members)
-            budget = UNPACKED_LIMIT
+            budget = limits.UNPACKED
             for member in members:
                 budget -= extract_member(path, archive, member, target, budget)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
@@ -156,7 +180,7 @@ def check(path: Path, members: list[zipfile.ZipInfo]) -> None:
             raise ArtifactError(f'"{path}" cannot be unpacked: "{name}" {fault}', "build it again")
         seen.add(clean)
     size = sum(member.file_size for member in members)
-    if size > UNPACKED_LIMIT:
+    if size > limits.UNPACKED:
         raise too_big(path, size)
 
 
@@ -190,7 +214,7 @@ def extract_member(
             while chunk := source.read(COPY):
                 size += len(chunk)
                 if size > budget:
-                    raise too_big(path, UNPACKED_LIMIT - budget + size)
+                    raise too_big(path, limits.UNPACKED - budget + size)
                 file.write(chunk)
     except (FileExistsError, NotADirectoryError):
         raise ArtifactError(
@@ -204,6 +228,6 @@ def extract_member(
 def too_big(path: Path, size: int) -> ArtifactError:
     """Lambda would refuse it."""
     return ArtifactError(
-        f'"{path}" has {size} bytes unpacked, over the limit of {UNPACKED_LIMIT}',
+        f'"{path}" has {size} bytes unpacked, over the limit of {limits.UNPACKED}',
         "a function and its layers may have 250 MB together",
     )

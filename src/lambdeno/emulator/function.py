@@ -9,35 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
+from lambdeno import limits
 from lambdeno.errors import EmulatorError
 
-__all__ = ["RESERVED_KEYS", "Function", "host_architecture"]
+__all__ = ["Function", "host_architecture"]
 
-# https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html. The credentials are
-# reserved there too; here a function may bring its own, since there is no role to take them from.
-RESERVED_KEYS = frozenset(
-    {
-        "_HANDLER",
-        "_X_AMZN_TRACE_ID",
-        "AWS_DEFAULT_REGION",
-        "AWS_REGION",
-        "AWS_EXECUTION_ENV",
-        "AWS_LAMBDA_FUNCTION_NAME",
-        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",
-        "AWS_LAMBDA_FUNCTION_VERSION",
-        "AWS_LAMBDA_INITIALIZATION_TYPE",
-        "AWS_LAMBDA_LOG_GROUP_NAME",
-        "AWS_LAMBDA_LOG_STREAM_NAME",
-        "AWS_LAMBDA_RUNTIME_API",
-        "LAMBDA_TASK_ROOT",
-        "LAMBDA_RUNTIME_DIR",
-    }
-)
+# The credentials are reserved on Lambda too; here a function may bring its own, for there is no
+# role to take them from.
 KEY = re.compile(r"[a-zA-Z][a-zA-Z0-9_]+")
 NAME = re.compile(r"[a-zA-Z0-9-_]{1,64}")
 RUNTIME = re.compile(r"provided\.al2023|provided\.al2|python3\.[0-9]{1,2}")
 MACHINES = {"amd64": "x86_64", "x86_64": "x86_64", "arm64": "arm64", "aarch64": "arm64"}
-ENVIRONMENT_LIMIT = 4096  # bytes, keys and values together
 LAYER_LIMIT = 5
 
 
@@ -96,7 +78,7 @@ class Function:
 
     def _check_environment(self) -> None:
         for key in self.environment:
-            if key in RESERVED_KEYS:
+            if key in limits.RESERVED:
                 raise EmulatorError(
                     f'Function "{self.name}" sets the environment variable "{key}"',
                     "Lambda sets it, and refuses functions that do",
@@ -107,10 +89,10 @@ class Function:
                     "a name is a letter, then letters, digits and underscores: two at least",
                 )
         size = sum(len(k.encode()) + len(v.encode()) for k, v in self.environment.items())
-        if size > ENVIRONMENT_LIMIT:
+        if size > limits.ENVIRONMENT:
             raise EmulatorError(
                 f'The environment variables of function "{self.name}" take {size} bytes',
-                f"Lambda takes {ENVIRONMENT_LIMIT}, names and values together",
+                f"Lambda takes {limits.ENVIRONMENT}, names and values together",
             )
 
 

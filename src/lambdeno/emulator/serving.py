@@ -10,15 +10,15 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+from lambdeno.cache import cache_folder
 from lambdeno.emulator.function import Function
 from lambdeno.emulator.local_lambda import InvokeResult, LocalLambda
 from lambdeno.emulator.logs import LogSink, StreamSink
 from lambdeno.emulator.sandbox import Sandbox, choose_sandbox
 from lambdeno.emulator.settings import Settings
 
-__all__ = ["DEFAULT_CACHE", "Handle", "local_lambda", "serve_forever"]
+__all__ = ["Handle", "local_lambda", "serve_forever"]
 
-DEFAULT_CACHE = Path("~/.cache/lambdeno/unpacked")
 T = TypeVar("T")
 
 
@@ -49,7 +49,7 @@ def local_lambda(
     host: str = "127.0.0.1",
     port: int = 0,
     sandbox: str = "auto",
-    cache: Path = DEFAULT_CACHE,
+    cache: Path | None = None,
     log: LogSink | None = None,
     settings: Settings | None = None,
 ) -> Iterator[Handle]:
@@ -59,7 +59,7 @@ def local_lambda(
         host=host,
         port=port,
         sandbox=choose_sandbox(sandbox),
-        cache=cache.expanduser(),
+        cache=cache or cache_folder() / "unpacked",
         log=log or StreamSink(),
         settings=settings,
     )
@@ -101,7 +101,7 @@ def serve_forever(
     host: str = "127.0.0.1",
     port: int = 9000,
     sandbox: str = "auto",
-    cache: Path = DEFAULT_CACHE,
+    cache: Path | None = None,
     log: LogSink | None = None,
     settings: Settings | None = None,
     ready: Callable[[LocalLambda], None] = lambda _: None,
@@ -115,7 +115,7 @@ def serve_forever(
         host=host,
         port=port,
         sandbox=choose_sandbox(sandbox),
-        cache=cache.expanduser(),
+        cache=cache or cache_folder() / "unpacked",
         log=log or StreamSink(),
         settings=settings,
     )
