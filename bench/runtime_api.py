@@ -100,36 +100,42 @@ class _Peer:
     def __init__(self, server: socket.socket) -> None:
         self.server = server
         self.connection = server  # the one that the last request came on
-        self.open = [server]
+        self.open = {server.fileno(): server}
+        self.poll = select.epoll()
+        self.poll.register(server, select.EPOLLIN)
+        self.buffer = bytearray(1 << 20)  # one for all: a fresh one would be mapped for each message
 
-    def _receive(self) -> bytes:
-        """What comes next, on whichever connection."""
+    def _receive(self) -> int:
+        """Read what comes next, on whichever connection; gives its length in the buffer."""
         while True:
-            ready, _, _ = select.select(self.open, [], [], 60)
+            ready = self.poll.poll(60, 1)
             if not ready:
                 raise TimeoutError("the peer is silent")
-            self.connection = ready[0]
+            self.connection = self.open[ready[0][0]]
             if self.connection is self.server:
                 connection, _ = self.server.accept()
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                self.open.append(connection)
-            elif data := self.connection.recv(1 << 20):
-                return data
+                self.open[connection.fileno()] = connection
+                self.poll.register(connection, select.EPOLLIN)
+            elif length := self.connection.recv_into(self.buffer):
+                return length
             else:
-                self.open.remove(self.connection)
+                self.poll.unregister(self.connection)
+                del self.open[self.connection.fileno()]
+                self.connection.close()
 
     def request(self) -> bytes:
         """Read one request, body and all; gives its first line."""
-        data = self._receive()
+        data = self.buffer[: self._receive()]
         while (end := data.find(b"\r\n\r\n")) < 0:
-            data += self._receive()
+            data += self.buffer[: self._receive()]
         head = data[:end].lower()
         at = head.find(b"content-length:")
         length = int(head[at + 15 :].split(b"\r\n", 1)[0]) if at >= 0 else 0
         missing = end + 4 + length - len(data)
         while missing > 0:
-            missing -= len(self.connection.recv(min(missing, 1 << 20)))
-        return data.split(b"\r\n", 1)[0]
+            missing -= self.connection.recv_into(self.buffer, missing)
+        return bytes(data.split(b"\r\n", 1)[0])
 
 
 def _tree(pid: int) -> list[int]:

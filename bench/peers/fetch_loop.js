@@ -5,6 +5,7 @@ const { handler } = await import(`file://${Deno.env.get("LAMBDA_TASK_ROOT")}/fun
 while (true) {
   const next = await fetch(`${api}/invocation/next`);
   const requestId = next.headers.get("lambda-runtime-aws-request-id");
+  Deno.env.set("_X_AMZN_TRACE_ID", next.headers.get("lambda-runtime-trace-id") ?? "");
   const deadline = Number(next.headers.get("lambda-runtime-deadline-ms"));
   const context = {
     awsRequestId: requestId,

@@ -1,0 +1,237 @@
+"""Deno's end during an invocation, between two, and the bootstrap's own: nothing is silent or left over."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.layer.conftest import Environment, Start
+from tests.layer.fake_runtime_api import DEADLINE, PREFIX, FakeRuntimeApi
+
+ENDING = """
+console.log("loading");
+export const handler = async (event) => {
+  if (event === "pid") return Deno.pid;
+  if (event === "exit") Deno.exit(3);
+  if (event === "hang") await new Promise((resolve) => setTimeout(resolve, 60_000));
+  if (event === "out of memory") for (const all = [];;) all.push(new Array(100_000).fill({}));
+  if (event === "later") setTimeout(() => { throw new Error("too late"); }, 5);
+  return event;
+};
+"""
+
+
+def holds(condition: Callable[[], bool]) -> bool:
+    """Whether a condition comes true in time."""
+    until = time.monotonic() + DEADLINE
+    while not condition():
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def exit_error(environment: Environment, event: str, request_id: str, end: str) -> None:
+    """The event ends Deno: it is answered with that, once, and a new Deno serves the next one."""
+    before = environment.result("pid")
+    post, error = environment.error(event, request_id=request_id)
+    assert post.path == f"{PREFIX}/invocation/{request_id}/error"
+    assert post.error_type == error["errorType"] == "Runtime.ExitError"
+    assert end in error["errorMessage"]
+    assert request_id in error["errorMessage"]
+    assert error["errorMessage"] in environment.log
+    assert environment.result("pid") != before
+    assert environment.process.poll() is None
+
+
+def test_exit_fails_its_invocation_alone(start: Start) -> None:
+    """Deno.exit is Runtime.ExitError with the status, as often as it happens."""
+    environment = start(ENDING)
+    for number in range(3):
+        exit_error(environment, "exit", f"id-{number}", "exit status 3")
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGABRT, signal.SIGTERM])
+def test_killed_in_an_invocation(start: Start, api: FakeRuntimeApi, number: signal.Signals) -> None:
+    """A signal that ends Deno is Runtime.ExitError with its name; a new Deno serves the next event."""
+    bundle = f"""
+        export const handler = async (event) => {{
+          if (event) return Deno.pid;
+          Deno.kill(Deno.pid, "{number.name}");
+          await new Promise((resolve) => setTimeout(resolve, 60_000));
+        }};
+        """
+    environment = start(bundle, LAMBDENO_PERMISSIONS="-A")
+    before = environment.result("pid")
+    post, error = environment.error(None, request_id="an-id")
+    assert post.error_type == error["errorType"] == "Runtime.ExitError"
+    assert f"signal: {number.name}" in error["errorMessage"]
+    assert environment.result("pid") != before
+    assert len(api.paths("POST")) == 3
+
+
+def test_killed_from_outside_while_the_handler_runs(start: Start, api: FakeRuntimeApi) -> None:
+    """A Deno that the kernel kills in the middle of a handler is replaced."""
+    environment = start(ENDING)
+    pid = environment.result("pid")
+    killer = subprocess.Popen(["/bin/sh", "-c", f"sleep 0.2; kill -9 {pid}"])
+    _, error = environment.error("hang")
+    assert killer.wait() == 0
+    assert "signal: SIGKILL" in error["errorMessage"]
+    assert environment.result("pid") != pid
+    assert len(api.paths("POST")) == 3
+
+
+def test_out_of_memory(start: Start) -> None:
+    """A Deno that runs out of memory is Runtime.ExitError with its signal, and the log has V8's words."""
+    environment = start(ENDING, DENO_V8_FLAGS="--max-old-space-size=32")
+    exit_error(environment, "out of memory", "an-id", "signal: ")
+    assert "out of memory" in environment.log
+
+
+def test_killed_between_invocations(start: Start, api: FakeRuntimeApi) -> None:
+    """A Deno that dies while nothing runs costs at most the next event, which is answered once."""
+    environment = start(ENDING)
+    pid = environment.result("pid")
+    assert environment.waits_for_next(2)
+    os.kill(pid, signal.SIGKILL)
+    assert holds(lambda: Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z")
+    post = environment.invoke("next", request_id="after")
+    assert post.path.startswith(f"{PREFIX}/invocation/after/")
+    if post.path.endswith("/error"):
+        assert post.error_type == "Runtime.ExitError"
+        assert "SIGKILL" in environment.log
+    assert environment.result("fine") == "fine"
+    assert api.paths("POST").count(post.path) == 1
+
+
+def test_large_event_to_a_dead_deno(start: Start) -> None:
+    """An event too large for the socket's buffers meets a dead Deno: answered, and the next one works."""
+    environment = start(ENDING)
+    pid = environment.result("pid")
+    assert environment.waits_for_next(2)
+    os.kill(pid, signal.SIGKILL)
+    post = environment.invoke("x" * 5_900_000, request_id="after")
+    assert post.path.startswith(f"{PREFIX}/invocation/after/")
+    assert environment.result("fine") == "fine"
+
+
+def test_error_after_the_result(start: Start) -> None:
+    """What a function throws after its result ends Deno: no event is lost, and the cause is in the log."""
+    environment = start(ENDING)
+    assert environment.result("later") == "later"
+    time.sleep(0.2)
+    post = environment.invoke("next")
+    assert post.path.endswith("/response") or post.error_type == "Runtime.ExitError"
+    assert "too late" in environment.log
+    assert environment.result("fine") == "fine"
+
+
+def test_replacement_that_cannot_load(start: Start, api: FakeRuntimeApi) -> None:
+    """Where the new Deno cannot load the function, the environment ends with the cause in its log."""
+    environment = start(
+        """
+        const mark = `${Deno.env.get("TMPDIR")}/mark`;
+        try { Deno.statSync(mark); } catch { Deno.writeTextFileSync(mark, ""); mark.first = 1; }
+        """.replace("mark.first = 1;", "globalThis.first = true;")
+        + """
+        if (!globalThis.first) throw new Error("only once");
+        export const handler = () => Deno.exit(3);
+        """
+    )
+    _, error = environment.error()
+    assert "exit status 3" in error["errorMessage"]
+    assert environment.wait() == 1
+    assert "only once" in environment.log
+    assert len(api.paths("POST")) == 1  # init/error is refused after the first /next
+
+
+def test_no_folder_of_a_replaced_deno_is_left(start: Start) -> None:
+    """However often Deno is replaced, there is one folder of the runtime in /tmp, and one child."""
+    environment = start(ENDING)
+    for _ in range(4):
+        environment.error("exit")
+    assert environment.result("fine") == "fine"
+    assert len(environment.folders()) == 1
+    assert len(environment.children()) == 1
+
+
+def test_folders_of_killed_predecessors_are_swept(start: Start) -> None:
+    """/tmp outlives a killed environment: its successor removes what the dead left, and nothing else."""
+    first = start(ENDING)
+    assert first.result("fine") == "fine"
+    left = first.folders()
+    first.close()
+    assert holds(lambda: not Path(f"/proc/{first.process.pid}").exists())
+    assert len(left) == 1
+    assert list(left[0].iterdir())  # Deno's caches
+    kept = [first.tmp / "lambdeno-of-mine", first.tmp / "lambdeno.notes", first.tmp / "other"]
+    alive = first.tmp / f"lambdeno.{os.getpid():x}.1"
+    for folder in (*kept, alive):
+        folder.mkdir()
+    second = start(ENDING)
+    assert second.result("fine") == "fine"
+    assert not left[0].exists()
+    assert all(folder.exists() for folder in (*kept, alive))
+
+
+def test_socket_path_is_gone(start: Start) -> None:
+    """Once the function is loaded, there is no socket left to connect to."""
+    environment = start(ENDING)
+    assert environment.waits_for_next(1)
+    [folder] = environment.folders()
+    assert [path for path in folder.iterdir() if path.is_socket()] == []
+    environment.error("exit")
+    assert environment.result("fine") == "fine"
+    [folder] = environment.folders()
+    assert [path for path in folder.iterdir() if path.is_socket()] == []
+
+
+def test_deno_ends_with_the_bootstrap(start: Start) -> None:
+    """A killed bootstrap leaves no Deno behind."""
+    environment = start(ENDING)
+    pid = environment.result("pid")
+    environment.process.kill()
+    assert holds(lambda: not Path(f"/proc/{pid}/exe").exists())
+
+
+def test_invocations_leak_no_descriptors(start: Start) -> None:
+    """200 invocations, failing ones among them, leave as many open files as before them."""
+    environment = start(
+        """
+        export const handler = (event) => {
+          if (event === "pid") return Deno.pid;
+          if (event % 3 === 0) throw new Error("every third");
+          return event;
+        };
+        """
+    )
+    pids = [environment.process.pid, environment.result("pid")]
+    for number in range(10):
+        environment.invoke(number)
+    before = [descriptors(pid) for pid in pids]
+    for number in range(200):
+        environment.invoke(number)
+    assert [descriptors(pid) for pid in pids] == before
+
+
+def test_replacements_leak_no_descriptors(start: Start) -> None:
+    """A bootstrap that has replaced Deno five times has as many open files as before."""
+    environment = start(ENDING)
+    environment.result("fine")
+    before = descriptors(environment.process.pid)
+    for _ in range(5):
+        environment.error("exit")
+    assert environment.result("fine") == "fine"
+    assert descriptors(environment.process.pid) == before
+
+
+def descriptors(pid: int) -> int:
+    """How many files a process has open."""
+    return len(os.listdir(f"/proc/{pid}/fd"))

@@ -1,0 +1,206 @@
+"""Why an environment cannot start: each reason has its type, and names what to look at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.layer.conftest import ECHO, Start
+from tests.layer.fake_runtime_api import INIT_ERROR, FakeRuntimeApi, status
+
+AARCH64 = b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x02\x00\xb7\x00\x01\x00\x00\x00" + bytes(40)
+
+
+@pytest.mark.parametrize(
+    ("handler", "bundle", "error_type", "parts"),
+    [
+        ("function.missing", ECHO, "Runtime.HandlerNotFound", ["function.bundle.js", '"missing"', "handler"]),
+        ("function.handler", "", "Runtime.HandlerNotFound", ["function.bundle.js", '"handler"', "nothing"]),
+        ("function.a.b", "export const a = {};", "Runtime.HandlerNotFound", ["function.bundle.js", '"a.b"']),
+        ("function.a.b.c", "export const a = 1;", "Runtime.HandlerNotFound", ["function.bundle.js", "a.b.c"]),
+        (
+            "function.handler",
+            "export const handler = 42;",
+            "Runtime.HandlerNotFound",
+            ["function.bundle.js", '"handler"', "number", "not a function"],
+        ),
+        (
+            "function.handler",
+            "export const handler = null;",
+            "Runtime.HandlerNotFound",
+            ["function.bundle.js", '"handler"', "not a function"],
+        ),
+        ("other.handler", ECHO, "Runtime.HandlerNotFound", ["other.bundle.js"]),
+        ("folder/other.handler", ECHO, "Runtime.HandlerNotFound", ["folder/other.bundle.js"]),
+        ("handler", ECHO, "Runtime.MalformedHandlerName", ['"handler"', "<file>.<export>"]),
+        ("", ECHO, "Runtime.MalformedHandlerName", ['""', "<file>.<export>"]),
+        (".handler", ECHO, "Runtime.MalformedHandlerName", ['".handler"']),
+        ("function.", ECHO, "Runtime.MalformedHandlerName", ['"function."']),
+        ("../function.handler", ECHO, "Runtime.MalformedHandlerName", ['"../function.handler"']),
+        ("function..handler", ECHO, "Runtime.MalformedHandlerName", ['"function..handler"']),
+        (
+            "function.handler",
+            "export const handler = ;",
+            "Runtime.UserCodeSyntaxError",
+            ["function.bundle.js:1:"],
+        ),
+        (
+            "function.handler",
+            'import "./missing.js"; export const handler = () => 1;',
+            "Runtime.ImportModuleError",
+            ["missing.js", "function.bundle.js"],
+        ),
+        (
+            "function.handler",
+            'import "https://unreachable.invalid/mod.js"; export const handler = () => 1;',
+            "Runtime.ImportModuleError",
+            ["https://unreachable.invalid/mod.js"],
+        ),
+        (
+            "function.handler",
+            'import "bare"; export const handler = () => 1;',
+            "Runtime.ImportModuleError",
+            ['"bare"', "function.bundle.js"],
+        ),
+    ],
+)
+def test_function_that_cannot_be_loaded(
+    start: Start, handler: str, bundle: str, error_type: str, parts: list[str]
+) -> None:
+    """A function that cannot be loaded is reported once, with its file and export, and nothing is served."""
+    environment = start(bundle, _HANDLER=handler)
+    post, error = environment.init_error()
+    assert post.error_type == error["errorType"] == error_type, error
+    for part in parts:
+        assert part in error["errorMessage"]
+    assert error_type in environment.log
+
+
+def test_handler_setting_may_be_missing(start: Start) -> None:
+    """No _HANDLER at all is a malformed one."""
+    post, _ = start(_HANDLER=None).init_error()
+    assert post.error_type == "Runtime.MalformedHandlerName"
+
+
+@pytest.mark.parametrize(
+    ("handler", "file", "source"),
+    [
+        ("other.handler", "other.bundle.js", "export const handler = () => 'here';"),
+        ("folder/other.run", "folder/other.bundle.js", "export const run = () => 'here';"),
+        ("function.ns.handler", "function.bundle.js", "export const ns = { handler: () => 'here' };"),
+        ("function.default", "function.bundle.js", "export default () => 'here';"),
+        ("a b%20é#?.handler", "a b%20é#?.bundle.js", "export const handler = () => 'here';"),
+    ],
+)
+def test_handler_names_file_and_export(start: Start, handler: str, file: str, source: str) -> None:
+    """_HANDLER may name any bundle in the task root and any path of exports."""
+    assert start(ECHO, files={file: source}, _HANDLER=handler).result() == "here"
+
+
+@pytest.mark.parametrize(
+    ("source", "error_type", "message", "header"),
+    [
+        ("throw new RangeError('at load');", "RangeError", "at load", "Function.Unhandled"),
+        ("throw 'text';", "string", "text", "Function.Unhandled"),
+        ("await Promise.reject(new TypeError('late'));", "TypeError", "late", "Function.Unhandled"),
+        (
+            "throw Object.assign(new Error('known'), { name: 'Function.NoConfig' });",
+            "Function.NoConfig",
+            "known",
+            "Function.NoConfig",
+        ),
+    ],
+)
+def test_module_that_throws(start: Start, source: str, error_type: str, message: str, header: str) -> None:
+    """What the function's module throws while it loads is the reason, as it was thrown."""
+    post, error = start(f"{source} {ECHO}").init_error()
+    assert (error["errorType"], error["errorMessage"], post.error_type) == (error_type, message, header)
+
+
+@pytest.mark.parametrize(
+    ("source", "end"),
+    [
+        ("Deno.exit(4);", "exit status 4"),
+        ("Deno.exit(0);", "exit status 0"),
+        ("Deno.kill(Deno.pid, 'SIGKILL');", "signal: SIGKILL"),
+        ("Promise.reject(new Error('forgotten')); await new Promise(() => {});", "exit status 1"),
+    ],
+)
+def test_deno_that_ends_while_it_loads(start: Start, source: str, end: str) -> None:
+    """A Deno that is gone before the function is loaded is Runtime.ExitError, with how it ended."""
+    post, error = start(f"{source} {ECHO}", LAMBDENO_PERMISSIONS="-A").init_error()
+    assert post.error_type == error["errorType"] == "Runtime.ExitError"
+    assert "while it loaded the function" in error["errorMessage"]
+    assert end in error["errorMessage"]
+
+
+def test_deno_that_ends_at_once(start: Start, tmp_path: Path) -> None:
+    """A Deno that never runs runtime.js is noticed: no endless wait for its connection."""
+    script(tmp_path / "bin/deno", b"#!/bin/sh\nexit 5\n")
+    post, error = start(PATH=f"{tmp_path}/bin:/usr/bin:/bin").init_error()
+    assert post.error_type == error["errorType"] == "Runtime.ExitError"
+    assert error["errorMessage"].endswith("exit status 5")
+
+
+def test_no_deno(start: Start) -> None:
+    """Without a Deno the reason says where it was looked for, and what to add."""
+    environment = start(PATH="/nowhere")
+    post, error = environment.init_error()
+    assert post.error_type == error["errorType"] == "Runtime.DenoNotFound"
+    assert f"{environment.task}/bin" in error["errorMessage"]
+    assert "add the Deno layer" in error["errorMessage"]
+
+
+@pytest.mark.parametrize("content", [b"not a program", AARCH64, b""], ids=["text", "aarch64", "empty"])
+def test_deno_that_cannot_run_here(start: Start, tmp_path: Path, content: bytes) -> None:
+    """A Deno of another architecture, or no program at all, is Runtime.DenoNotExecutable."""
+    script(tmp_path / "bin/deno", content)
+    post, error = start(PATH=f"{tmp_path}/bin:/usr/bin:/bin").init_error()
+    assert post.error_type == error["errorType"] == "Runtime.DenoNotExecutable"
+    assert f"{tmp_path}/bin/deno" in error["errorMessage"]
+    assert "architecture" in error["errorMessage"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "parts"),
+    [
+        ("LAMBDENO_RUNTIME", "runtime9", ['"runtime9"', "runtime1"]),
+        ("LAMBDENO_PERMISSIONS", "--allow-net example.com", ['"example.com"', "permission flags"]),
+        ("LAMBDENO_PERMISSIONS", "--v8-flags=--expose-gc", ['"--v8-flags=--expose-gc"']),
+        ("LAMBDENO_PERMISSIONS", "--deny-net", ['"--deny-net"', "--allow-net"]),
+        ("LAMBDENO_PERMISSIONS", "--allow-env --deny-read", ['"--deny-read"', "--allow-read"]),
+    ],
+)
+def test_wrong_setting(start: Start, name: str, value: str, parts: list[str]) -> None:
+    """A setting with a wrong value is named, with what it may be."""
+    post, error = start(**{name: value}).init_error()
+    assert post.error_type == error["errorType"] == "Runtime.InvalidSetting"
+    for part in [name, *parts]:
+        assert part in error["errorMessage"]
+
+
+def test_permission_that_deno_does_not_know(start: Start) -> None:
+    """A permission flag that Deno refuses is an init error, and Deno's own words are in the log."""
+    environment = start(LAMBDENO_PERMISSIONS="--allow-nonsense")
+    post, _ = environment.init_error()
+    assert post.error_type == "Runtime.ExitError"
+    assert "--allow-nonsense" in environment.log
+
+
+@pytest.mark.parametrize("answer", [202, 403, 500])
+def test_refused_init_error_changes_nothing(start: Start, api: FakeRuntimeApi, answer: int) -> None:
+    """Whatever the Runtime API answers to the reason, the bootstrap exits with status 1."""
+    api.answers.put(status(answer))
+    environment = start("")
+    assert environment.post().path == INIT_ERROR
+    assert environment.wait() == 1
+    assert len(api.requests) == 1
+    assert "Traceback" not in environment.log
+
+
+def script(path: Path, content: bytes) -> None:
+    """Write an executable file."""
+    path.parent.mkdir()
+    path.write_bytes(content)
+    path.chmod(0o755)
