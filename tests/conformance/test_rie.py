@@ -264,7 +264,7 @@ def test_event_comes_back(emulator: Emulator, event: Path) -> None:
 
 
 def test_handler_error(emulator: Emulator) -> None:
-    """A handler's error is the caller's answer, in the shape of Lambda's Node runtime; the next event works."""
+    """A handler's error is the caller's answer, in the shape of Lambda's Node runtime."""
     status, body = emulator.ask("throw")
     error = json.loads(body)
     assert status == 200

@@ -138,9 +138,7 @@ def test_replacement_that_cannot_load(start: Start, api: FakeRuntimeApi) -> None
     environment = start(
         """
         const mark = `${Deno.env.get("TMPDIR")}/mark`;
-        try { Deno.statSync(mark); } catch { Deno.writeTextFileSync(mark, ""); mark.first = 1; }
-        """.replace("mark.first = 1;", "globalThis.first = true;")
-        + """
+        try { Deno.statSync(mark); } catch { Deno.writeTextFileSync(mark, ""); globalThis.first = true; }
         if (!globalThis.first) throw new Error("only once");
         export const handler = () => Deno.exit(3);
         """
@@ -234,4 +232,4 @@ def test_replacements_leak_no_descriptors(start: Start) -> None:
 
 def descriptors(pid: int) -> int:
     """How many files a process has open."""
-    return len(os.listdir(f"/proc/{pid}/fd"))
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))

@@ -109,7 +109,7 @@ def test_half_an_event_ends_the_environment(
 def test_nobody_listens(start: Start) -> None:
     """A Runtime API that refuses connections ends the environment with its address in the log."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        address = "127.0.0.1:%d" % listener.getsockname()[1]
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
     environment = start(AWS_LAMBDA_RUNTIME_API=address)
     assert environment.wait() != 0
     assert f"Cannot reach the Runtime API at {address}" in environment.log

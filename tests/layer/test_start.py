@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.layer.conftest import ECHO, Start, real_python, this_python
+from tests.layer.conftest import ECHO, LAYER, Start, real_python, this_python
 
 VERSIONS = ("3.11", "3.12", "3.13", "3.14")
 WHICH = "export const handler = () => Deno.env.get('DENO_FROM') ?? 'none';"
@@ -46,8 +45,6 @@ def test_every_python(start: Start, version: str) -> None:
 
 def bootstrap_arguments() -> list[str]:
     """What /opt/bootstrap gives to the interpreter."""
-    from tests.layer.conftest import LAYER
-
     return ["-ISB", str(LAYER / "lambdeno/__main__.py"), str(LAYER)]
 
 
@@ -115,16 +112,12 @@ def test_bundle_takes_the_dummys_place(start: Start) -> None:
 
 
 @pytest.mark.parametrize(
-    ("places", "found"),
-    [
-        (("layer", "task", "path"), "layer"),
-        (("task", "path"), "task"),
-        (("path",), "path"),
-        (("layer", "path"), "layer"),
-    ],
+    "places",
+    [("layer", "task", "path"), ("task", "path"), ("path",), ("layer", "path")],
+    ids=" ".join,
 )
 def test_where_deno_is_found(
-    start: Start, layer: Path, tmp_path: Path, deno_binary: Path, places: tuple[str, ...], found: str
+    start: Start, layer: Path, tmp_path: Path, deno_binary: Path, places: tuple[str, ...]
 ) -> None:
     """Deno is looked up in the layer's bin, in the function's bin, then on PATH."""
     folders = {"layer": layer / "bin", "task": tmp_path / "task/bin", "path": tmp_path / "path"}
@@ -134,7 +127,7 @@ def test_where_deno_is_found(
         wrapper.write_text(f'#!/bin/sh\nDENO_FROM={place} exec {deno_binary} "$@"\n')
         wrapper.chmod(0o755)
     path = f"{tmp_path}/path:/usr/bin:/bin"
-    assert start(WHICH, layer=layer, PATH=path).result() == found
+    assert start(WHICH, layer=layer, PATH=path).result() == places[0]
 
 
 def test_deno_that_is_not_executable_is_passed_over(
@@ -177,6 +170,3 @@ def link(path: Path, target: Path) -> None:
 def runs(pid: int) -> Path:
     """The executable that a process runs."""
     return Path(f"/proc/{pid}/exe").readlink()
-
-
-_ = Callable

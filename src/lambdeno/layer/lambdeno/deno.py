@@ -11,6 +11,19 @@ FLAGS = ("run", "--quiet", "--no-prompt", "--no-check", "--cached-only", "--no-c
 SIGKILL, SIGPIPE = 9, 13
 WNOHANG = 1
 PREFIX = "lambdeno"  # of our folders in the writable place: lambdeno.<pid>.<time>
+BRIDGE_VARIABLES = ",".join(  # what runtime.js reads and writes
+    (
+        "LAMBDENO_SOCKET",
+        "_HANDLER",
+        "_X_AMZN_TRACE_ID",
+        "LAMBDA_TASK_ROOT",
+        "AWS_LAMBDA_FUNCTION_NAME",
+        "AWS_LAMBDA_FUNCTION_VERSION",
+        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",
+        "AWS_LAMBDA_LOG_GROUP_NAME",
+        "AWS_LAMBDA_LOG_STREAM_NAME",
+    )
+)
 LONGEST_FOLDER = 80  # a Unix socket's path has at most 104 bytes (macOS; 108 on Linux)
 
 
@@ -91,6 +104,7 @@ class Deno:
             f"{self.socket},{self.settings.task_root},{self.settings.layer}/lambdeno",
         )
         grant(words, "write", "W", self.socket)
+        grant(words, "env", "E", BRIDGE_VARIABLES)
         return words
 
     def _environment(self) -> dict[bytes, bytes]:

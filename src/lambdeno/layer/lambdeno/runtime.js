@@ -283,10 +283,8 @@ let lastTraceId;
 function setTraceId(id) {
   if (id === lastTraceId) return;
   lastTraceId = id;
-  try {
-    if (id) env.set("_X_AMZN_TRACE_ID", id);
-    else env.delete("_X_AMZN_TRACE_ID");
-  } catch { /* the function's permissions leave the environment out */ }
+  if (id) env.set("_X_AMZN_TRACE_ID", id);
+  else env.delete("_X_AMZN_TRACE_ID");
 }
 
 /** @param {string} body */

@@ -74,6 +74,9 @@ class RuntimeApi:
             raise
         except OSError:  # refused before it was read whole: over 6 MB, most likely
             message.drain()
+            self._acknowledge(outcome)
+            self._reconnect()  # half a post is left in this one
+            return
         self._acknowledge(outcome)
 
     def post_error(self, head: bytes, body: bytes) -> None:
@@ -116,6 +119,8 @@ class RuntimeApi:
             if status != 202:
                 self._refused(outcome, status)
             self.connection.drain()
+            if self.connection.header(b"connection").lower() == b"close":
+                self._reconnect()
         except Closed as error:
             log(f"lambdeno: the Runtime API closed the connection after {outcome.decode()}: {error}")
             self._reconnect()
@@ -125,8 +130,6 @@ class RuntimeApi:
         if status >= 500:
             raise RuntimeApiError(f"The Runtime API answered {status} to {outcome.decode()}: {body}")
         log(f"lambdeno: the Runtime API refused the {outcome.decode()} with {status}: {body}")
-        if b"close" in self.connection.header(b"connection").lower():
-            self._reconnect()
 
     def _reconnect(self) -> None:
         self.connection.sock.close()
