@@ -7,7 +7,16 @@ from time import sleep, time_ns
 from settings import Settings, SettingsError
 
 CACHES = ("v8_code_cache_v2", "dep_analysis_cache_v2", "node_analysis_cache_v2")
-FLAGS = ("run", "--quiet", "--no-prompt", "--no-check", "--cached-only", "--no-config", "--no-lock")
+FLAGS = (
+    "run",
+    "--quiet",
+    "--no-prompt",
+    "--no-check",
+    "--cached-only",
+    "--no-npm",
+    "--no-config",
+    "--no-lock",
+)
 SIGKILL, SIGPIPE = 9, 13
 WNOHANG = 1
 PREFIX = "lambdeno"  # of our folders in the writable place: lambdeno.<pid>.<time>

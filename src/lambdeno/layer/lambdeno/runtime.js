@@ -1,6 +1,6 @@
 // The bridge: HTTP requests of the bootstrap on one side, the function's handler on the other.
 //
-//   connect -> load the function -> GET /init: loaded, or why not -> POST /invocation, for ever
+//   connect -> load the function -> say that it is loaded, or why not -> POST /invocation, for ever
 //
 // One connection, one request at a time. Raw HTTP/1.1 on the socket and no import: Deno.serve
 // starts 3 to 5 ms later (docs/decisions.md), and what is not loaded cannot be slow.
@@ -338,7 +338,6 @@ async function main() {
   let failure = { thrown: undefined };
   const loading = loadHandler().catch((thrown) => void (failure = { thrown }));
   const wire = new Wire(await connecting);
-  await wire.receive(); // GET /init
   const handler = await loading;
   if (!handler) return refuse(wire, failure);
   wire.send("200 OK", "", "");

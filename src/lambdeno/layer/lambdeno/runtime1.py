@@ -1,8 +1,8 @@
 """runtime1: one Deno process for the execution environment; each event is an HTTP request to it.
 
 Deno connects to our Unix socket as soon as runtime.js runs. Then the socket's path goes away, so
-that this one connection is the only way to either side, and `GET /init` is answered when the
-function is loaded.
+that this one connection is the only way to either side. The first message on it is the bridge's:
+a response to no request, 200 when the function is loaded, or the error that it failed with.
 """
 
 import posix
@@ -33,11 +33,10 @@ class Runtime1:
         if not self._connect():
             return False
         try:
-            self.bridge.send(b"GET /init HTTP/1.1\r\n\r\n")
             sweep(self.deno.folder)  # while the function loads
             self.bridge.receive()
             return self.bridge.status() == 200
-        except (Closed, OSError):
+        except Closed:
             self._ended("while it loaded the function")
             return False
 
