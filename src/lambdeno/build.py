@@ -274,10 +274,7 @@ def _deno_entry(project: Project, watcher: Watcher) -> Entry:
 def _check(binary: deno.Binary, project: Project) -> None:
     done = deno.run(binary, ["check", *_lock(project), project.entry], project.root)
     if done.returncode:
-        raise DenoError(
-            *_diagnosis(done.stderr, f'"{project.entry}" does not pass the type check'),
-            detail=done.stderr.strip(),
-        )
+        raise _refusal(done.stderr, f'"{project.entry}" does not pass deno check')
 
 
 def _bundle(binary: deno.Binary, project: Project) -> tuple[bytes, bytes]:
@@ -295,10 +292,7 @@ def _bundle(binary: deno.Binary, project: Project) -> tuple[bytes, bytes]:
         ]
         done = deno.run(binary, [*arguments, "-o", output, project.entry], project.root)
         if done.returncode or not output.is_file():
-            raise DenoError(
-                *_diagnosis(done.stderr, f'Cannot bundle "{project.entry}"'),
-                detail=done.stderr.strip(),
-            )
+            raise _refusal(done.stderr, f'Cannot bundle "{project.entry}"')
         source_map = json.loads(Path(folder, SOURCE_MAP).read_bytes())
         # esbuild writes the sources relative to the output folder, which is a new one each time.
         source_map["sources"] = [_from_root(name, folder, project.root) for name in source_map["sources"]]
@@ -320,34 +314,25 @@ def _lock(project: Project) -> list[str]:
     return ["--frozen"] if (project.root / "deno.lock").exists() else []
 
 
-def _diagnosis(said: str, what: str) -> tuple[str, str]:
-    """Deno's words in a sentence: message and hint."""
-    text = said.replace("error: ", "")
+def _refusal(said: str, what: str) -> DenoError:
+    """Deno's words, without its progress, in an error of ours."""
+    lines = [line for line in said.splitlines() if not re.match(r"(Download|Check|Bundled|⚠️) ", line)]
+    text = "\n".join(lines).replace("error: ", "").strip()
     if "lockfile is out of date" in text:
-        return (
+        return DenoError(
             "deno.lock does not fit the imports",
             "run: lambdeno deno install, and look at what changes",
+            detail=text,
         )
-    problem = next(
-        (
-            line.strip()
-            for line in text.splitlines()
-            if re.match(
-                r"(TS\d+ \[ERROR\]|Module not found|SyntaxError|.*not found|.*Expected)",
-                line.strip(),
-            )
-        ),
-        "",
-    )
     place = re.search(r"at (?:file://)?(\S+:\d+:\d+)", text)
     where = f" ({place[1].rpartition('/')[2]})" if place else ""
-    first = problem or next((line.strip() for line in text.splitlines() if line.strip()), "")
+    first = text.partition("\n")[0].rstrip(".")
     hint = "mend it"
-    if "TS" in first:
+    if first.startswith("TS") and "Cannot find" not in first:
         hint = "mend the types, or set build.check = false in lambdeno.toml"
-    elif "not found" in text or "not a dependency" in text:
+    elif re.search("not found|Cannot find|does not exist|not a dependency", first):
         hint = "check the import, or add the package to the imports of deno.json"
-    return f"{what}: {first}{where}", hint
+    return DenoError(f"{what}: {first}{where}", hint, detail=text)
 
 
 def _included(project: Project) -> Iterator[Entry]:

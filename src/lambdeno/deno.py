@@ -135,6 +135,7 @@ def run(binary: Binary, arguments: Sequence[str | Path], folder: Path) -> subpro
         "NO_COLOR": "1",
         "DENO_NO_UPDATE_CHECK": "1",
         "DENO_NO_PROMPT": "1",
+        "RUST_BACKTRACE": "0",
     }
     try:
         return subprocess.run(
