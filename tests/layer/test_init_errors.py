@@ -204,3 +204,17 @@ def script(path: Path, content: bytes) -> None:
     path.parent.mkdir()
     path.write_bytes(content)
     path.chmod(0o755)
+
+
+def test_no_writable_folder(start: Start, tmp_path: Path) -> None:
+    """Deno needs a place to write: where there is none, the folder is named."""
+    environment = start(TMPDIR=str(tmp_path / "gone"))
+    _, error = environment.init_error()
+    assert error["errorType"] == "Runtime.NoWritableFolder"
+    assert str(tmp_path / "gone") in error["errorMessage"]
+
+
+def test_a_refused_setting_leaves_no_folder(start: Start, short_tmp: Path) -> None:
+    """What is refused before Deno starts leaves nothing in the writable place."""
+    start(LAMBDENO_PERMISSIONS="--deny-net").init_error()
+    assert list((short_tmp / "tmp").iterdir()) == []

@@ -50,21 +50,21 @@ class Deno:
         self.settings = settings
 
     def start(self) -> None:
-        """Start the process and return at once. Raises DenoError."""
+        """Start the process and return at once. Raises DenoError, SettingsError."""
         executable = find(self.settings)
-        self.folder = fresh_folder(self.settings.tmp)
-        self.socket = self.folder + "/bridge"
-        self.listener = socket(AF_UNIX, SOCK_STREAM)
-        self.listener.bind(self.socket)
-        self.listener.listen(1)
-        # Before the start, since Deno opens its caches in its first milliseconds: 2.4 MB take 1 ms.
-        copy_caches(self.settings, self.folder)
-        arguments = [
-            executable,
-            *FLAGS,
-            *self._permissions(),
-            self.settings.layer + "/lambdeno/runtime.js",
-        ]
+        try:
+            self._prepare()
+        except OSError as error:
+            raise DenoError(
+                "Runtime.NoWritableFolder",
+                f"Cannot write to {self.settings.tmp}: {error.strerror}; Deno needs a few MB there",
+            ) from None
+        try:
+            permissions = self._permissions()
+        except SettingsError:
+            remove(self.folder)
+            raise
+        arguments = [executable, *FLAGS, *permissions, self.settings.layer + "/lambdeno/runtime.js"]
         try:
             self.pid = posix.posix_spawn(
                 executable,
@@ -78,6 +78,16 @@ class Deno:
                 f"Cannot start {executable}: {error.strerror};"
                 " the Deno layer's architecture must be the function's",
             ) from None
+
+    def _prepare(self) -> None:
+        """Make the folder, the socket and the caches that Deno is to find. Raises OSError."""
+        self.folder = fresh_folder(self.settings.tmp)
+        self.socket = self.folder + "/bridge"
+        self.listener = socket(AF_UNIX, SOCK_STREAM)
+        self.listener.bind(self.socket)
+        self.listener.listen(1)
+        # Before the start, since Deno opens its caches in its first milliseconds: 2.4 MB take 1 ms.
+        copy_caches(self.settings, self.folder)
 
     def has_ended(self) -> int | None:
         """The wait status, once, if the process is over; else None."""

@@ -1,0 +1,86 @@
+"""The direction of imports is a table: a new edge is a change of this file."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import lambdeno
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "src/lambdeno"
+LAYER = PACKAGE / "layer"
+
+# cli -> commands -> nouns -> leaves. What cli imports lazily counts as well.
+ALLOWED = {
+    "cli": {"archive", "build", "deno", "dev", "doctor", "emulator", "errors", "invoke", "project"},
+    "build": {"archive", "codecache", "deno", "emulator", "errors", "project"},
+    "dev": {"build", "emulator", "project"},
+    "doctor": {"archive", "build", "codecache", "deno", "errors", "limits", "project"},
+    "invoke": {"errors", "project"},
+    "codecache": {"archive", "emulator", "errors"},
+    "emulator": {"cache", "errors", "limits"},
+    "project": {"errors", "limits"},
+    "archive": {"errors", "limits"},
+    "deno": {"cache", "errors"},
+    "cache": set(),
+    "limits": set(),
+    "errors": set(),
+}
+
+
+def imports(path: Path) -> set[str]:
+    """The modules of lambdeno that a file imports, by their first name."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        found |= {name.split(".")[1] for name in names if name.startswith("lambdeno.")}
+    return {name for name in found if (PACKAGE / f"{name}.py").exists() or (PACKAGE / name).is_dir()}
+
+
+def test_imports_go_one_way() -> None:
+    """Every module imports what the table says, and nothing else of ours."""
+    real = {path.stem: imports(path) for path in PACKAGE.glob("*.py") if path.stem != "__init__"}
+    emulator = [imports(path) for path in (PACKAGE / "emulator").rglob("*.py")]
+    real["emulator"] = set().union(*emulator) - {"emulator"}
+    assert real == ALLOWED
+
+
+def test_the_layer_knows_nothing_of_the_rest_and_the_rest_nothing_of_it() -> None:
+    """layer/ is read as bytes; its modules import each other and the standard library."""
+    assert all(imports(path) == set() for path in LAYER.rglob("*.py"))
+    assert not (LAYER / "__init__.py").exists()
+    assert "layer" not in set().union(*ALLOWED.values())
+
+
+def test_help_stays_light() -> None:
+    """What --help imports is click and nothing heavy."""
+    program = "import sys, lambdeno.cli; print(*sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    heavy = {"rich", "msgspec", "h11", "psutil", "boto3", "asyncio", "http.client", "sqlite3"}
+    assert heavy & set(done.stdout.split()) == set()
+
+
+def test_the_changelog_knows_this_version() -> None:
+    """The version in the code has a heading in the changelog."""
+    assert f"\n## {lambdeno.__version__} " in (ROOT / "CHANGELOG.md").read_text("utf-8")
+
+
+def test_the_wheel_carries_all_that_is_needed(tmp_path: Path) -> None:
+    """Layer, pins and the stand-ins of the managed runtime are in what pip installs."""
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    [wheel] = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as zipped:
+        names = set(zipped.namelist())
+    files = [path for path in PACKAGE.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    assert {f"lambdeno/{path.relative_to(PACKAGE).as_posix()}" for path in files} <= names
+    assert not any("__pycache__" in name for name in names)
