@@ -10,13 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-TAGS = {
-    "linux-x86_64": "manylinux_2_27_x86_64",
-    "linux-arm64": "manylinux_2_27_aarch64",
-    "macos-x86_64": "macosx_10_12_x86_64",
-    "macos-arm64": "macosx_11_0_arm64",
-    "windows-x86_64": "win_amd64",
-}
+from lambdeno.deno import TAGS
+
 PINS = Path(__file__).parent.parent / "src/lambdeno/deno_pins.json"
 PIP = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--no-deps"]
 
