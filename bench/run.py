@@ -1,6 +1,6 @@
 """Interleaved rounds of lambdeno and a fetch loop in the same Deno: medians and their ratios.
 
-    python bench/run.py [--rounds 20] [--invocations 2000] [--json FILE]
+    python bench/run.py [--rounds 20] [--invocations 2000] [--json FILE] [--python PATH]
 
 Runs itself inside bubblewrap, so that /opt and /var/task are what they are on Lambda: the code
 caches hold for these paths alone. The sandbox starts once, outside of what is timed.
@@ -50,9 +50,12 @@ def main() -> None:
     options.add_argument("--rounds", type=int, default=20)
     options.add_argument("--invocations", type=int, default=2000)
     options.add_argument("--json", type=Path)
+    options.add_argument("--python", type=Path, default=Path(sys.executable), help="runs the bootstrap")
     chosen = options.parse_args()
     if INSIDE in os.environ:
-        measure(Path(os.environ[INSIDE]), chosen.rounds, chosen.invocations, chosen.json)
+        work = Path(os.environ[INSIDE])
+        peers = list(contestants(work, str(chosen.python.resolve())))
+        measure(work, peers, chosen.rounds, chosen.invocations, chosen.json)
         return
     with tempfile.TemporaryDirectory(prefix="lambdeno-bench-") as name:
         prepare(Path(name))
@@ -83,9 +86,8 @@ def prepare(work: Path) -> None:
     subprocess.run([work / "layers/bin/deno", "eval", "0"], env={"DENO_DIR": str(prepared)}, check=True)
 
 
-def contestants(work: Path) -> Iterator[Peer]:
-    """Everyone, in the order of a round."""
-    python = str(Path(sys.executable).resolve())
+def contestants(work: Path, python: str) -> Iterator[Peer]:
+    """Everyone, in the order of a round; ``python`` is of the minor version that built the layer."""
     ours = ["/opt/bootstrap", python, "/var/runtime/bootstrap.py"]
     peer = ["/opt/bin/deno", *FLAGS, str(HERE / "peers/fetch_loop.js")]
     theirs = {**LAMBDA, "DENO_DIR": str(work / "deno_dir"), "NO_COLOR": "1", "HOME": "/tmp"}
@@ -97,9 +99,8 @@ def contestants(work: Path) -> Iterator[Peer]:
     yield Peer("lambdeno, large, no cache", "large-plain", "layers-plain", ours, LAMBDA)
 
 
-def measure(work: Path, rounds: int, invocations: int, target: Path | None) -> None:
+def measure(work: Path, peers: list[Peer], rounds: int, invocations: int, target: Path | None) -> None:
     """Run the rounds and print the table."""
-    peers = list(contestants(work))
     cold: dict[str, list[Figures]] = {peer.name: [] for peer in peers}
     warm: dict[str, list[Figures]] = {peer.name: [] for peer in peers if peer.warm}
     load = os.getloadavg()

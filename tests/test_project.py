@@ -1,0 +1,337 @@
+"""lambdeno.toml: every key, every default, and every mistake answered in one sentence."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from lambdeno import limits, project
+from lambdeno.errors import ProjectError
+from lambdeno.project import Build, Deno, Project
+
+# Words of the libraries below, which a reader of an error message must not need to know.
+JARGON = re.compile(
+    r"msgspec|tomllib|regex|`|\$|\[\.\.\.\]|Expected|enum|Errno|codec|\b(str|int|bool|dict|object|date|datetime)\b"
+)
+
+
+def write(folder: Path, toml: str) -> Path:
+    """A project folder with this lambdeno.toml."""
+    folder.mkdir(exist_ok=True)
+    (folder / "lambdeno.toml").write_text(toml, "utf-8")
+    return folder
+
+
+def refusal(folder: Path) -> ProjectError:
+    """The error that a project folder gives."""
+    with pytest.raises(ProjectError) as caught:
+        project.load(folder)
+    return caught.value
+
+
+def test_an_empty_file_is_a_whole_project(tmp_path: Path) -> None:
+    """Every key has a default; the name is the folder's."""
+    folder = write(tmp_path / "orders", "")
+    assert project.load(folder) == Project(
+        root=folder,
+        name="orders",
+        entry="src/main.ts",
+        handler="function.handler",
+        runtime="runtime1",
+        shape="managed",
+        architecture="x86_64",
+        memory=512,
+        timeout=10,
+        environment={},
+        deno=Deno(version="2.9.8", permissions=(), sha256={}),
+        build=Build(check=True, minify=True, source_map=False, code_cache=True, include=()),
+    )
+
+
+def test_every_key_is_read(tmp_path: Path) -> None:
+    """What the file says is what the project is."""
+    sha256 = "ab" * 32
+    folder = write(
+        tmp_path,
+        f"""
+        name = "Shop_1-a"
+        entry = "lib/shop.ts"
+        handler = "function.shop"
+        runtime = "runtime1"
+        shape = "managed"
+        architecture = "arm64"
+        memory = 1024
+        timeout = 900
+        environment = {{ GREETING = "Grüße" }}
+        [deno]
+        version = "2.9.7"
+        permissions = ["--allow-net", "--allow-env"]
+        sha256 = {{ linux-x86_64 = "{sha256}" }}
+        [build]
+        check = false
+        minify = false
+        source_map = true
+        code_cache = false
+        include = ["data/*.json"]
+        """,
+    )
+    assert project.load(folder) == Project(
+        root=folder,
+        name="Shop_1-a",
+        entry="lib/shop.ts",
+        handler="function.shop",
+        runtime="runtime1",
+        shape="managed",
+        architecture="arm64",
+        memory=1024,
+        timeout=900,
+        environment={"GREETING": "Grüße"},
+        deno=Deno("2.9.7", ("--allow-net", "--allow-env"), {"linux-x86_64": sha256}),
+        build=Build(check=False, minify=False, source_map=True, code_cache=False, include=("data/*.json",)),
+    )
+
+
+def test_artefacts_land_in_dist(tmp_path: Path) -> None:
+    """dist/ lies in the project folder."""
+    assert project.load(write(tmp_path, "")).dist == tmp_path / "dist"
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"), [("Grüße & Co.", "Gr-e-Co-"), ("a" * 70, "a" * 64), ("a.b", "a-b")]
+)
+def test_a_folders_name_becomes_one_that_lambda_takes(tmp_path: Path, folder: str, name: str) -> None:
+    """Letters, digits, - and _ stay; 64 are enough."""
+    assert project.load(write(tmp_path / folder, "")).name == name
+
+
+@pytest.mark.parametrize(
+    ("toml", "memory", "timeout"),
+    [("memory = 128\ntimeout = 1", 128, 1), ("memory = 10240\ntimeout = 900", 10240, 900)],
+)
+def test_lambdas_own_bounds_are_within(tmp_path: Path, toml: str, memory: int, timeout: int) -> None:
+    """128 to 10240 MB and 1 to 900 seconds are taken, bounds included."""
+    loaded = project.load(write(tmp_path, toml))
+    assert (loaded.memory, loaded.timeout) == (memory, timeout)
+
+
+@pytest.mark.parametrize(
+    ("toml", "key", "near"),
+    [
+        ("memroy = 512", "memroy", "memory"),
+        ("Handler = 'a.b'", "Handler", "handler"),
+        ("environments = {}", "environments", "environment"),
+        ("[deno]\nverison = '2.9.8'", "deno.verison", "deno.version"),
+        ("[deno]\npermission = []", "deno.permission", "deno.permissions"),
+        ("[build]\nsourcemap = true", "build.sourcemap", "build.source_map"),
+        ("[build]\nincludes = []", "build.includes", "build.include"),
+    ],
+)
+def test_an_unknown_key_gets_the_nearest_right_one(tmp_path: Path, toml: str, key: str, near: str) -> None:
+    """A misspelt key is named with its table, and so is the key that was meant."""
+    error = refusal(write(tmp_path, toml))
+    assert error.message == f'"{tmp_path / "lambdeno.toml"}" has an unknown key "{key}"'
+    assert error.hint == f'did you mean "{near}"?'
+
+
+@pytest.mark.parametrize(
+    ("toml", "key", "known"),
+    [
+        ("zzz = 1", "zzz", "name, entry, handler"),
+        ("root = '/'", "root", "name, entry, handler"),
+        ("[deno]\nzzz = 1", "deno.zzz", "version, permissions, sha256"),
+        ("[build]\nzzz = 1", "build.zzz", "check, minify, source_map, code_cache, include"),
+    ],
+)
+def test_a_key_like_none_gets_the_list(tmp_path: Path, toml: str, key: str, known: str) -> None:
+    """A key that resembles nothing is answered with the keys of its table; root is none of them."""
+    error = refusal(write(tmp_path, toml))
+    assert error.message.endswith(f'has an unknown key "{key}"')
+    assert error.hint.startswith(f"known keys: {known}")
+    assert "root" not in error.hint
+
+
+@pytest.mark.parametrize(
+    ("toml", "key", "may_be"),
+    [
+        ("name = 1", "name", "text"),
+        ("entry = ['a']", "entry", "text"),
+        ("handler = true", "handler", "text"),
+        ("runtime = 1", "runtime", "text"),
+        ("architecture = 64", "architecture", "text"),
+        ("memory = '512'", "memory", "a whole number"),
+        ("memory = 512.5", "memory", "a whole number"),
+        ("memory = true", "memory", "a whole number"),
+        ("memory = 2026-01-01", "memory", "a whole number"),
+        ("timeout = 10:00:00", "timeout", "a whole number"),
+        ("timeout = {}", "timeout", "a whole number"),
+        ("environment = 'A=1'", "environment", "a table"),
+        ("environment = { RETRIES = 1 }", "environment.RETRIES", "text"),
+        ("environment = { NESTED = { A = '1' } }", "environment.NESTED", "text"),
+        ("deno = '2.9.8'", "deno", "a table"),
+        ("[deno]\nversion = 2.9", "deno.version", "text"),
+        ("[deno]\npermissions = '--allow-net'", "deno.permissions", "a list"),
+        ("[deno]\npermissions = [1]", "deno.permissions", "text"),
+        ("[deno]\nsha256 = 'ab'", "deno.sha256", "a table"),
+        ("[deno]\nsha256 = { linux-arm64 = 1 }", "deno.sha256.linux-arm64", "text"),
+        ("build = true", "build", "a table"),
+        ("[build]\ncheck = 'yes'", "build.check", "true or false"),
+        ("[build]\nminify = 1", "build.minify", "true or false"),
+        ("[build]\nsource_map = 'inline'", "build.source_map", "true or false"),
+        ("[build]\ncode_cache = 0", "build.code_cache", "true or false"),
+        ("[build]\ninclude = 'data/*'", "build.include", "a list"),
+        ("[build]\ninclude = [true]", "build.include", "text"),
+    ],
+)
+def test_a_wrong_type_is_answered_with_the_right_one(
+    tmp_path: Path, toml: str, key: str, may_be: str
+) -> None:
+    """The error names the file and the key, the hint what the key must be, both in plain words."""
+    error = refusal(write(tmp_path, toml))
+    assert str(tmp_path / "lambdeno.toml") in error.message
+    assert f'"{key}' in error.message
+    assert error.hint.startswith(key)
+    assert error.hint.endswith(f"must be {may_be}")
+    assert not JARGON.search(words(error, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("toml", "key", "may_be"),
+    [
+        ("memory = 127", "memory", "at least 128"),
+        ("memory = 10241", "memory", "at most 10240"),
+        ("memory = -1", "memory", "at least 128"),
+        ("timeout = 0", "timeout", "at least 1"),
+        ("timeout = 901", "timeout", "at most 900"),
+        ("runtime = 'runtime9'", "runtime", '"runtime1"'),
+        ("shape = 'image'", "shape", '"managed"'),
+        ("architecture = 'arm'", "architecture", '"x86_64" or "arm64"'),
+        ("name = ''", "name", "1 to 64 letters, digits, - and _"),
+        ("name = 'a b'", "name", "1 to 64 letters, digits, - and _"),
+        ("name = 'é'", "name", "1 to 64 letters, digits, - and _"),
+        (f"name = '{'a' * 65}'", "name", "1 to 64 letters, digits, - and _"),
+        ('name = "a\\n"', "name", "1 to 64 letters, digits, - and _"),
+        ("handler = 'handler'", "handler", "<file>.<export>, such as function.handler"),
+        ("handler = 'function.'", "handler", "<file>.<export>, such as function.handler"),
+        ("handler = '.handler'", "handler", "<file>.<export>, such as function.handler"),
+        ("handler = '../function.handler'", "handler", "<file>.<export>, such as function.handler"),
+        ("handler = 'function.my handler'", "handler", "<file>.<export>, such as function.handler"),
+        (f"handler = 'function.{'a' * 120}'", "handler", "<file>.<export>, such as function.handler"),
+        ('handler = "function.handler\\n"', "handler", "<file>.<export>, such as function.handler"),
+        ("[deno]\nversion = '2.9'", "deno.version", "three numbers, such as 2.9.8"),
+        ("[deno]\nversion = 'v2.9.8'", "deno.version", "three numbers, such as 2.9.8"),
+        ("[deno]\nversion = '2.9.8rc1'", "deno.version", "three numbers, such as 2.9.8"),
+        ('[deno]\nversion = "2.9.8\\n"', "deno.version", "three numbers, such as 2.9.8"),
+        ("[deno]\nversion = '٢.٩.٨'", "deno.version", "three numbers, such as 2.9.8"),
+    ],
+)
+def test_a_wrong_value_is_answered_with_what_it_may_be(
+    tmp_path: Path, toml: str, key: str, may_be: str
+) -> None:
+    """Out of range, not in the list, malformed: file and key in the error, what may be in the hint."""
+    error = refusal(write(tmp_path, toml))
+    assert str(tmp_path / "lambdeno.toml") in error.message
+    assert f'"{key}"' in error.message
+    assert error.hint.startswith(f"{key} m")
+    assert error.hint.endswith(may_be)
+    assert not JARGON.search(words(error, tmp_path))
+
+
+@pytest.mark.parametrize("sha256", ["zz" * 32, "ab", "", f"{'ab' * 32} --index-url=x"])
+def test_a_checksum_is_64_hexadecimal_digits(tmp_path: Path, sha256: str) -> None:
+    """What vouches for a download is well-formed, and nothing else reaches the package client."""
+    error = refusal(write(tmp_path, f'[deno.sha256]\nlinux-x86_64 = "{sha256}"'))
+    assert "deno.sha256.linux-x86_64" in error.message
+    assert "64 hexadecimal digits" in error.hint
+
+
+def test_a_checksum_is_for_a_platform_that_deno_has(tmp_path: Path) -> None:
+    """A misspelt platform would vouch for nothing."""
+    error = refusal(write(tmp_path, f'[deno.sha256]\nlinux-x64 = "{"ab" * 32}"'))
+    assert "deno.sha256.linux-x64" in error.message
+    assert "linux-x86_64" in error.hint
+
+
+@pytest.mark.parametrize("key", sorted(limits.RESERVED | limits.CREDENTIALS))
+def test_what_lambda_sets_is_not_for_the_project(tmp_path: Path, key: str) -> None:
+    """A variable that Lambda reserves is refused here, not at the deploy."""
+    error = refusal(write(tmp_path, f"[environment]\n{key} = 'x'"))
+    assert error.message == f'"{tmp_path / "lambdeno.toml"}": environment.{key} is reserved by Lambda'
+
+
+@pytest.mark.parametrize("key", ["AWS_LAMBDA_EXEC_WRAPPER", "LAMBDENO_RUNTIME"])
+def test_what_lambdeno_sets_is_not_for_the_project(tmp_path: Path, key: str) -> None:
+    """A variable that would be replaced without a word is refused."""
+    error = refusal(write(tmp_path, f"[environment]\n{key} = 'x'"))
+    assert f"environment.{key}" in error.message
+
+
+@pytest.mark.parametrize("key", ["A", "1A", "_A", "A-B", "A B", "Ä1", "", "AB\\n"])
+def test_a_variables_name_is_one_that_lambda_takes(tmp_path: Path, key: str) -> None:
+    """Two letters, digits or _ at least, a letter first."""
+    error = refusal(write(tmp_path, f'[environment]\n"{key}" = "x"'))
+    assert "is not a name that Lambda takes" in error.message
+    assert "a letter first" in error.hint
+
+
+def test_a_variable_holds_no_nul(tmp_path: Path) -> None:
+    """No process can be given one."""
+    error = refusal(write(tmp_path, '[environment]\nGREETING = "a\\u0000b"'))
+    assert "environment.GREETING" in error.message
+
+
+def test_the_environment_holds_4_kb(tmp_path: Path) -> None:
+    """Names and values count together, in bytes; what lambdeno adds has its place as well."""
+    folder = write(tmp_path, f"[environment]\nTEXT = '{'é' * 1900}'")
+    assert len(project.load(folder).environment["TEXT"]) == 1900
+    error = refusal(write(tmp_path, f"[environment]\nTEXT = '{'é' * 2047}'"))
+    assert "4098 bytes; Lambda takes 4096" in error.message
+    refusal(write(tmp_path, f"[environment]\nTEXT = '{'x' * 4092}'"))
+
+
+@pytest.mark.parametrize(
+    ("toml", "place"),
+    [("= 1", "line 1"), ("name = 'a'\nmemory = ", "line 2"), ("\n\nname = 'a\n", "line 3")],
+)
+def test_what_is_not_toml_is_told_with_its_line(tmp_path: Path, toml: str, place: str) -> None:
+    """The file and the line are in the error."""
+    error = refusal(write(tmp_path, toml))
+    assert error.message.startswith(f'"{tmp_path / "lambdeno.toml"}" is not TOML')
+    assert place in error.message
+
+
+def test_a_missing_file_is_told_with_the_remedy(tmp_path: Path) -> None:
+    """Where it was looked for, and that an empty one is enough."""
+    error = refusal(tmp_path)
+    assert error.message == f'No lambdeno.toml in "{tmp_path}"'
+    assert "--project" in error.hint
+    assert "an empty file is enough" in error.hint
+
+
+def test_a_file_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
+    """TOML is UTF-8; the hint says so."""
+    (tmp_path / "lambdeno.toml").write_bytes(b'name = "caf\xe9"')
+    error = refusal(tmp_path)
+    assert str(tmp_path / "lambdeno.toml") in error.message
+    assert "UTF-8" in error.message + error.hint
+    assert not JARGON.search(words(error, tmp_path))
+
+
+def test_a_folder_in_place_of_the_file_is_named(tmp_path: Path) -> None:
+    """What cannot be read is told in the system's words, without its number."""
+    (tmp_path / "lambdeno.toml").mkdir()
+    error = refusal(tmp_path)
+    assert error.message == f'Cannot read "{tmp_path / "lambdeno.toml"}": Is a directory'
+
+
+def test_a_project_is_frozen(tmp_path: Path) -> None:
+    """Settings are resolved once."""
+    loaded = project.load(write(tmp_path, ""))
+    with pytest.raises(AttributeError):
+        loaded.memory = 1024  # type: ignore[misc]
+
+
+def words(error: ProjectError, folder: Path) -> str:
+    """What the error says, without the folder's name."""
+    return f"{error.message}\n{error.hint}".replace(str(folder), "")
