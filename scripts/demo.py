@@ -15,7 +15,6 @@ from botocore.config import Config
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = "examples/hello"
 LAMBDENO = str(Path(sys.executable).with_name("lambdeno"))
-PORT = 9000
 
 
 def main() -> None:

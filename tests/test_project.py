@@ -282,17 +282,28 @@ def test_a_variable_holds_no_nul(tmp_path: Path) -> None:
 
 
 def test_the_environment_holds_4_kb(tmp_path: Path) -> None:
-    """Names and values count together, in bytes; what lambdeno adds has its place as well."""
+    """Names and values count together, in bytes."""
     folder = write(tmp_path, f"[environment]\nTEXT = '{'é' * 1900}'")
     assert len(project.load(folder).environment["TEXT"]) == 1900
     error = refusal(write(tmp_path, f"[environment]\nTEXT = '{'é' * 2047}'"))
     assert "4098 bytes; Lambda takes 4096" in error.message
-    refusal(write(tmp_path, f"[environment]\nTEXT = '{'x' * 4092}'"))
+
+
+def test_what_lambdeno_adds_has_its_place_in_the_4_kb(tmp_path: Path) -> None:
+    """A project that fills the environment to its last byte could not be deployed."""
+    error = refusal(write(tmp_path, f"[environment]\nTEXT = '{'x' * 4092}'"))
+    assert "Lambda takes 4096" in error.message
 
 
 @pytest.mark.parametrize(
     ("toml", "place"),
-    [("= 1", "line 1"), ("name = 'a'\nmemory = ", "line 2"), ("\n\nname = 'a\n", "line 3")],
+    [
+        ("= 1", "line 1"),
+        ("name = 'a'\nmemory = \n", "line 2"),
+        ("\nname: 'a'\n", "line 2"),
+        ("memory = 128\nmemory = 256\n", "line 2"),
+        ("name = 'a\n", "end of document"),
+    ],
 )
 def test_what_is_not_toml_is_told_with_its_line(tmp_path: Path, toml: str, place: str) -> None:
     """The file and the line are in the error."""
