@@ -100,6 +100,11 @@ def write(path: Path, entries: Iterable[Entry], progress: Progress = lambda _: N
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
+        files = {str(entry.content) for entry in ordered if isinstance(entry.content, Path)}
+        if error.filename in files:
+            raise BuildError(
+                f'Cannot read "{error.filename}": {error.strerror}', "put it back, or leave it out"
+            ) from None
         raise BuildError(
             f'Cannot write "{path}": {error.strerror or error}',
             "free some space or choose a folder that you can write to",
@@ -115,6 +120,7 @@ def _write(file: object, entries: Iterable[Entry], progress: Progress) -> None:
             info.create_system = UNIX
             info.external_attr = (stat.S_IFREG | (0o755 if entry.executable else 0o644)) << 16
             info.compress_type = zipfile.ZIP_DEFLATED
+            info._compresslevel = LEVEL  # type: ignore[attr-defined]
             info.file_size = entry.size  # tells zipfile whether the entry needs 64-bit fields
             with archive.open(info, "w") as target:
                 for chunk in entry.chunks():

@@ -11,8 +11,8 @@ debug log tells hits from misses.
 from __future__ import annotations
 
 import json
-import os
 import re
+import shutil
 import socket
 import sqlite3
 import subprocess
@@ -102,8 +102,7 @@ def lay_out(folder: Path, entries: Iterable[Entry]) -> None:
         path = folder / entry.name
         path.parent.mkdir(parents=True, exist_ok=True)
         if isinstance(entry.content, Path):
-            path.unlink(missing_ok=True)
-            os.link(entry.content, path)
+            shutil.copyfile(entry.content, path)  # not a link: its mode is set below
         else:
             path.write_bytes(entry.content)
         path.chmod(0o755 if entry.executable else 0o644)
@@ -168,7 +167,7 @@ def _first_word(server: socket.socket, process: subprocess.Popen[bytes]) -> str 
 
 def _reported(request: str) -> tuple[str, str]:
     error = json.loads(request.partition("\r\n\r\n")[2])
-    return error["errorType"], error["errorMessage"]
+    return error["errorType"], " ".join(error["errorMessage"].split())  # one sentence, one line
 
 
 def _explain(error_type: str, message: str) -> tuple[str, str]:
