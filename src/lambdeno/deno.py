@@ -16,6 +16,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -90,32 +91,42 @@ def get(
             f' or give the wheel\'s sha256 as deno.sha256."{target}" in lambdeno.toml',
         )
     folder = _folder(version, target, wheel_sha256)
-    record = folder / "sha256"
-    if not record.exists():
+    if not _is_whole(folder, target):
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
+            work = tempfile.TemporaryDirectory(prefix=".new-", dir=folder.parent)
         except OSError as error:
             raise BuildError(
                 f'Cannot write to the cache folder "{folder.parent}": {error.strerror}',
                 "set LAMBDENO_CACHE to a folder that you can write to",
             ) from None
-        with tempfile.TemporaryDirectory(prefix=".new-", dir=folder.parent) as work:
-            wheel = _download(version, target, wheel_sha256, Path(work), progress)
-            _unpack(wheel, Path(work) / "done", target)
-            wheel.unlink()
-            try:
-                (Path(work) / "done").rename(folder)
-            except OSError:  # another build was faster
-                if not record.exists():
-                    raise
-    return Binary(version, target, folder / _name(target), record.read_text("ascii"))
+        with work:
+            wheel = _download(version, target, wheel_sha256, Path(work.name), progress)
+            _unpack(wheel, Path(work.name) / "done", target)
+            _move(Path(work.name) / "done", folder, target)
+    return Binary(version, target, folder / _name(target), (folder / "sha256").read_text("ascii"))
+
+
+def _is_whole(folder: Path, target: str) -> bool:
+    return (folder / "sha256").exists() and (folder / _name(target)).exists()
+
+
+def _move(done: Path, folder: Path, target: str) -> None:
+    """Put a verified binary in its place, unless another build was faster."""
+    if not _is_whole(folder, target):
+        shutil.rmtree(folder, ignore_errors=True)  # somebody removed a part of it
+    try:
+        done.rename(folder)
+    except OSError:
+        if not _is_whole(folder, target):
+            raise
 
 
 def cached(version: str, target: str, extra_pins: Mapping[str, str] | None = None) -> Binary | None:
     """The verified binary if this machine has it already."""
     sha256 = _pin(version, target, extra_pins)
     folder = _folder(version, target, sha256 or "")
-    if not sha256 or not (folder / "sha256").exists():
+    if not sha256 or not _is_whole(folder, target):
         return None
     return Binary(version, target, folder / _name(target), (folder / "sha256").read_text("ascii"))
 
@@ -165,7 +176,15 @@ def _download(version: str, target: str, sha256: str, folder: Path, progress: Pr
     command = [
         *(sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"),
         *("--platform", TAGS[target], "--require-hashes", "--disable-pip-version-check"),
-        *("--no-cache-dir", "--progress-bar=raw", "--dest", str(folder), "-r", str(requirements)),
+        *(
+            "--retries=2",
+            "--no-cache-dir",
+            "--progress-bar=raw",
+            "--dest",
+            str(folder),
+            "-r",
+            str(requirements),
+        ),
     ]
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
         with subprocess.Popen(
@@ -191,13 +210,16 @@ def _explain(version: str, target: str, said: str) -> tuple[str, str]:
             f"The wheel of Deno {version} for {target} is not the pinned one: its sha256 differs",
             "do not use it: check deno.sha256 in lambdeno.toml, or the package index in use",
         )
-    if "No matching distribution" in said or "from versions:" in said:
+    lines = [line for line in said.splitlines() if line.strip()]
+    unreachable = next((line for line in lines if re.search("Retrying|Connection|timed out", line)), "")
+    if not unreachable and ("No matching distribution" in said or "from versions:" in said):
         return (
             f"The package index has no Deno {version} for {target}",
             f"choose another deno.version in lambdeno.toml, such as {list(pins())[-1]}",
         )
-    lines = [line for line in said.splitlines() if line.strip()]
-    reason = next((line for line in reversed(lines) if line.startswith("ERROR")), lines[-1:] or "")
+    reason = unreachable or next(
+        (line for line in reversed(lines) if line.startswith("ERROR")), lines[-1:] or ""
+    )
     return (
         f"Cannot download Deno {version} for {target}: {reason}",
         "check the connection to the package index (pip's settings are used), then build again",
@@ -218,15 +240,18 @@ def _unpack(wheel: Path, folder: Path, target: str) -> None:
             with archive.open(name) as source, binary.open("wb") as file:
                 while chunk := source.read(CHUNK):
                     file.write(chunk)
-    except (StopIteration, zipfile.BadZipFile) as error:
-        raise DenoError(f"The wheel {wheel.name} holds no Deno: {error}", "build again") from None
+        wanted = base64.urlsafe_b64decode(checksum.removeprefix("sha256=") + "=").hex()
+    except (StopIteration, LookupError, ValueError, zipfile.BadZipFile) as error:
+        raise DenoError(
+            f"The wheel {wheel.name} holds no Deno that its RECORD vouches for: {error or 'no row'}",
+            "build again; if it persists, do not use this package index",
+        ) from None
     except OSError as error:
         raise BuildError(
             f'Cannot unpack Deno to "{folder.parent.parent}": {error.strerror}',
             "free some space, or set LAMBDENO_CACHE to a folder that you can write to",
         ) from None
     sha256 = _sha256(binary.open("rb"))
-    wanted = base64.urlsafe_b64decode(checksum.removeprefix("sha256=") + "=").hex()
     if sha256 != wanted:
         raise DenoError(
             f"The Deno binary in {wheel.name} is damaged: its sha256 is not the one in RECORD",
