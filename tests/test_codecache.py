@@ -16,7 +16,7 @@ from lambdeno import build, codecache, deno
 from lambdeno.archive import Entry
 from lambdeno.codecache import FILES, LoadFailure
 from lambdeno.emulator import Function, ListSink, host_architecture, local_lambda
-from lambdeno.project import DENO_VERSION, Project
+from lambdeno.project import DENO_VERSION, Project, load
 from tests.e2e.conftest import run
 
 OBSTACLE = codecache.obstacle(host_architecture())
@@ -30,7 +30,9 @@ SOURCE = "export const handler = (event) => ({ event, url: import.meta.url });\n
 @pytest.fixture(scope="session")
 def layer(tmp_path_factory: pytest.TempPathFactory) -> list[Entry]:
     """The runtime layer's files, its code cache among them."""
-    project = Project(root=tmp_path_factory.mktemp("layer"), name="layer", architecture=host_architecture())
+    folder = tmp_path_factory.mktemp("layer")
+    (folder / "lambdeno.toml").write_text(f'architecture = "{host_architecture()}"\n')
+    project = load(folder)
     return list(build.build_runtime_layer(project).zip.entries)
 
 
