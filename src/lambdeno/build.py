@@ -35,7 +35,6 @@ __all__ = [
     "build_deno_layer",
     "build_function",
     "build_runtime_layer",
-    "function_environment",
     "lambda_runtime",
     "manifest",
     "up_to_date",
@@ -207,16 +206,6 @@ def _runtime_facts(project: Project) -> dict[str, Any]:
     }
 
 
-def function_environment(project: Project) -> dict[str, str]:
-    """The deployed function's environment: the user's variables and the runtime's settings."""
-    environment = {**project.environment, "LAMBDENO_RUNTIME": project.runtime}
-    if project.deno.permissions:
-        environment["LAMBDENO_PERMISSIONS"] = " ".join(project.deno.permissions)
-    if project.shape == "managed":
-        environment["AWS_LAMBDA_EXEC_WRAPPER"] = "/opt/bootstrap"
-    return environment
-
-
 def lambda_runtime(project: Project) -> str:  # noqa: ARG001 - the shape os-only will have another
     """Lambda's identifier of the runtime: the Python that the layer's code is compiled for."""
     return f"python3.{sys.version_info.minor}"
@@ -259,9 +248,7 @@ def _fill(project: Project, layer: list[Entry], task: list[Entry], watcher: Watc
             runtime=lambda_runtime(project),
             architecture=project.architecture,
             memory=project.memory,
-            environment=function_environment(project)
-            if task
-            else {"AWS_LAMBDA_EXEC_WRAPPER": "/opt/bootstrap"},
+            environment=project.variables if task else {"AWS_LAMBDA_EXEC_WRAPPER": "/opt/bootstrap"},
         )
         return codecache.fill([*layer, _deno_entry(project, watcher)], function)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lambdeno.build import Watcher, function_environment, lambda_runtime, up_to_date
+from lambdeno.build import Watcher, lambda_runtime, up_to_date
 from lambdeno.emulator import Function
 from lambdeno.project import Project
 
@@ -21,5 +21,5 @@ def local_function(project: Project, watcher: Watcher = Watcher()) -> Function:
         architecture=project.architecture,
         memory=project.memory,
         timeout=project.timeout,
-        environment=function_environment(project),
+        environment=project.variables,
     )

@@ -23,9 +23,12 @@ DENO_VERSION = "2.9.8"
 
 Architecture = Literal["x86_64", "arm64"]
 
-Name = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_-]{1,64}$")]
-Handler = Annotated[str, msgspec.Meta(pattern=r"^[^\s.][^\s]*\.[^\s.]+$", max_length=128)]
-Version = Annotated[str, msgspec.Meta(pattern=r"^\d+\.\d+\.\d+$")]
+Name = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9_-]{1,64}\Z")]
+Handler = Annotated[str, msgspec.Meta(pattern=r"\A[^\s.][^\s]*\.[^\s.]+\Z", max_length=128)]
+Version = Annotated[str, msgspec.Meta(pattern=r"\A[0-9]+\.[0-9]+\.[0-9]+\Z")]
+
+PLATFORMS = ("linux-x86_64", "linux-arm64", "macos-x86_64", "macos-arm64", "windows-x86_64")
+OURS = frozenset({"AWS_LAMBDA_EXEC_WRAPPER", "LAMBDENO_PERMISSIONS", "LAMBDENO_RUNTIME"})
 
 
 class Deno(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -67,6 +70,16 @@ class Project(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Where the artefacts land."""
         return self.root / "dist"
 
+    @property
+    def variables(self) -> dict[str, str]:
+        """The deployed function's environment: the user's variables and the runtime's settings."""
+        added: dict[str, str] = {"LAMBDENO_RUNTIME": self.runtime}
+        if self.deno.permissions:
+            added["LAMBDENO_PERMISSIONS"] = " ".join(self.deno.permissions)
+        if self.shape == "managed":
+            added["AWS_LAMBDA_EXEC_WRAPPER"] = "/opt/bootstrap"
+        return {**self.environment, **added}
+
 
 def load(folder: Path) -> Project:
     """Read ``lambdeno.toml`` of a project folder. Raises ProjectError."""
@@ -78,16 +91,22 @@ def load(folder: Path) -> Project:
             f'No {FILE} in "{folder}"',
             f"name the project folder with --project, or create {FILE}: an empty file is enough",
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ProjectError(f'Cannot read "{path}": {error}', "check the file") from None
+    except UnicodeDecodeError:
+        raise ProjectError(f'"{path}" is not text in UTF-8', "save it as UTF-8") from None
+    except OSError as error:
+        raise ProjectError(f'Cannot read "{path}": {error.strerror}', "check the file") from None
     except tomllib.TOMLDecodeError as error:
         raise ProjectError(f'"{path}" is not TOML: {error}', "mend that line") from None
     _refuse_unknown(path, values, Project, "")
+    _check_texts(path, "environment", values.get("environment"))
+    deno = values.get("deno")
+    _check_texts(path, "deno.sha256", deno.get("sha256") if isinstance(deno, dict) else None)
     try:
         project = msgspec.convert(values, Project)
     except msgspec.ValidationError as error:
         raise ProjectError(*_explain(path, str(error))) from None
-    _check_environment(path, project.environment)
+    _check_checksums(path, project.deno.sha256)
+    _check_environment(path, project)
     name = project.name or re.sub(r"[^A-Za-z0-9_-]+", "-", folder.resolve().name)[:64] or "function"
     return msgspec.structs.replace(project, root=folder, name=name)
 
@@ -112,8 +131,13 @@ WORDS = {
     "int": "a whole number",
     "bool": "true or false",
     "array": "a list",
+    "list": "a list",
     "object": "a table",
+    "dict": "a table",
     "float": "a number",
+    "date": "a day",
+    "datetime": "a point in time",
+    "time": "a time of day",
 }
 PATTERNS = {
     "name": "1 to 64 letters, digits, - and _",
@@ -125,38 +149,65 @@ PATTERNS = {
 def _explain(path: Path, problem: str) -> tuple[str, str]:
     """Msgspec's words in ours: message and hint."""
     what, _, at = problem.partition(" - at `$.")
-    key = at.rstrip("`")
-    last = re.sub(r"\[.*", "", key).rpartition(".")[2]
+    key, is_item, _ = at.rstrip("`").partition("[")
+    last = key.rpartition(".")[2]
     wanted = re.match(r"Expected `(\w+)`(?:, got `(\w+)`| ([<>]=) (\d+)| matching regex)?", what)
     if not wanted:
-        allowed = {
-            "runtime": '"runtime1"',
-            "shape": '"managed"',
-            "architecture": '"x86_64" or "arm64"',
-        }
-        return f'"{path}": {what} for "{key}"', f"{key} may be {allowed.get(last, 'another value')}"
+        allowed = {"runtime": '"runtime1"', "shape": '"managed"', "architecture": '"x86_64" or "arm64"'}
+        return (
+            f'"{path}": "{key}" has a value that is unknown',
+            f"{key} may be {allowed.get(last, 'another')}",
+        )
     kind, got, sign, bound = wanted.groups()
     if sign:
         side = "at least" if sign == ">=" else "at most"
         return f'"{path}": "{key}" is out of range', f"{key} must be {side} {bound}"
     if not got:
         return f'"{path}": "{key}" is malformed', f"{key} must be {PATTERNS.get(last, 'shorter')}"
+    subject = f"{key}: each of its values" if is_item else key
     return (
-        f'"{path}": "{key}" is {WORDS.get(got, got)}',
-        f"{key} must be {WORDS.get(kind, kind)}",
+        f'"{path}": "{key}" is or holds {WORDS.get(got, got)}',
+        f"{subject} must be {WORDS.get(kind, kind)}",
     )
 
 
-def _check_environment(path: Path, environment: dict[str, str]) -> None:
-    for key in environment:
+def _check_texts(path: Path, where: str, table: object) -> None:
+    """Msgspec does not name the key of a table whose keys are free."""
+    for key, value in table.items() if isinstance(table, dict) else ():
+        if not isinstance(value, str):
+            kind = WORDS.get(type(value).__name__, "something else")
+            raise ProjectError(f'"{path}": "{where}.{key}" is {kind}', f"{where}.{key} must be text")
+
+
+def _check_checksums(path: Path, sha256: dict[str, str]) -> None:
+    for target, value in sha256.items():
+        if target not in PLATFORMS:
+            raise ProjectError(
+                f'"{path}": deno.sha256.{target} is for no platform that Deno has',
+                f"known platforms: {', '.join(PLATFORMS)}",
+            )
+        if not re.fullmatch("[0-9a-f]{64}", value):
+            raise ProjectError(
+                f'"{path}": deno.sha256.{target} is no checksum', "a sha256 has 64 hexadecimal digits"
+            )
+
+
+def _check_environment(path: Path, project: Project) -> None:
+    for key, value in project.environment.items():
         if key in limits.RESERVED | limits.CREDENTIALS:
             raise ProjectError(f'"{path}": environment.{key} is reserved by Lambda', "choose another name")
+        if key in OURS:
+            raise ProjectError(
+                f'"{path}": environment.{key} is set by lambdeno', "use the key of lambdeno.toml for it"
+            )
         if not re.fullmatch("[A-Za-z][A-Za-z0-9_]+", key):
             raise ProjectError(
                 f'"{path}": environment.{key} is not a name that Lambda takes',
                 "use at least two letters, digits and _, a letter first",
             )
-    size = sum(len(key.encode()) + len(value.encode()) for key, value in environment.items())
+        if "\0" in value:
+            raise ProjectError(f'"{path}": environment.{key} holds a NUL', "take it out")
+    size = sum(len(key.encode()) + len(value.encode()) for key, value in project.variables.items())
     if size > limits.ENVIRONMENT:
         raise ProjectError(
             f'"{path}": the environment has {size} bytes; Lambda takes {limits.ENVIRONMENT}',
