@@ -6,7 +6,7 @@ EXAMPLE ?= examples/hello
 ARCHITECTURE ?= x86_64
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format clean build_deno_layer build_runtime_layer build_function
+.PHONY: help setup demo test check format clean build_deno_layer build_runtime_layer build_function wheel
 
 help:  ## list the targets
 	@awk -F':.*## ' '/^[a-z_]+:.*## / {printf "  %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ build_runtime_layer: setup  ## dist/runtime-layer.zip of EXAMPLE
 
 build_function: setup  ## dist/function.zip of EXAMPLE
 	@$(BIN)/lambdeno build function --project $(EXAMPLE)
+
+wheel: setup  ## dist/lambdeno-*.whl, with bootstrap for both architectures in it
+	@scripts/wheel
 
 clean:  ## remove what was built (not the virtual environment)
 	@rm -rf dist examples/*/dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -32,13 +32,21 @@ def main() -> None:
         if not line:
             sys.exit(f"demo: the local Lambda did not start: {Path(log.name).read_text('utf-8')}")
         started = json.loads(line)
-        print(f"{started['endpoint']}, {started['sandbox']}, shape managed (os-only comes next)")
+        print(f"{started['endpoint']}, {started['sandbox']}; {described(started['shape'])}")
         invoke_three_times(started["endpoint"])
     finally:
         lambda_.terminate()
         lambda_.wait(20)
     show_log(Path(log.name).read_text("utf-8"))
     print(f"\nDone in {time.monotonic() - began:.0f} s. Next: lambdeno dev --project {PROJECT}")
+
+
+def described(shape: str) -> str:
+    """What runs the bootstrap."""
+    if shape == "managed":
+        return "shape managed: Lambda's own Python runs the bootstrap"
+    row = json.loads((ROOT / PROJECT / "dist/manifest.json").read_text("utf-8"))["runtime-layer"]
+    return f"shape os-only: bootstrap is one static file, CPython {row['python']} in it"
 
 
 def invoke_three_times(endpoint: str) -> None:

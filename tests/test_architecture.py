@@ -17,11 +17,13 @@ LAYER = PACKAGE / "layer"
 # cli -> commands -> nouns -> leaves. What cli imports lazily counts as well.
 ALLOWED = {
     "cli": {"archive", "build", "deno", "dev", "doctor", "emulator", "errors", "invoke", "project"},
-    "build": {"archive", "codecache", "deno", "emulator", "errors", "project"},
+    "build": {"archive", "codecache", "deno", "emulator", "errors", "interpreter", "project", "sbom"},
     "dev": {"build", "emulator", "project"},
-    "doctor": {"archive", "build", "codecache", "deno", "errors", "limits", "project"},
+    "doctor": {"archive", "build", "codecache", "deno", "errors", "interpreter", "limits", "project"},
     "invoke": {"errors", "project"},
     "codecache": {"archive", "emulator", "errors"},
+    "interpreter": {"cache", "emulator", "errors"},
+    "sbom": {"interpreter"},
     "emulator": {"cache", "errors", "limits"},
     "project": {"errors", "limits"},
     "archive": {"errors", "limits"},
@@ -29,6 +31,21 @@ ALLOWED = {
     "cache": set(),
     "limits": set(),
     "errors": set(),
+}
+
+# What becomes /opt of the runtime layer.
+SHIPPED = {
+    "bootstrap",
+    "lambdeno/__main__.py",
+    "lambdeno/bootstrap.py",
+    "lambdeno/connection.py",
+    "lambdeno/deno.py",
+    "lambdeno/fault.py",
+    "lambdeno/function.bundle.js",
+    "lambdeno/runtime.js",
+    "lambdeno/runtime1.py",
+    "lambdeno/runtime_api.py",
+    "lambdeno/settings.py",
 }
 
 
@@ -81,6 +98,12 @@ def test_the_wheel_carries_all_that_is_needed(tmp_path: Path) -> None:
     [wheel] = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as zipped:
         names = set(zipped.namelist())
+    shipped = {name.removeprefix("lambdeno/layer/") for name in names if name.startswith("lambdeno/layer/")}
+    assert shipped == SHIPPED
     files = [path for path in PACKAGE.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
     assert {f"lambdeno/{path.relative_to(PACKAGE).as_posix()}" for path in files} <= names
+    recipe = [path for path in (ROOT / "interpreter").rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    assert {f"lambdeno/recipe/{path.relative_to(ROOT / 'interpreter').as_posix()}" for path in recipe} == {
+        name for name in names if name.startswith("lambdeno/recipe/")
+    }
     assert not any("__pycache__" in name for name in names)

@@ -66,16 +66,29 @@ def test_the_deno_layer_is_the_binary_alone(built: Path) -> None:
 
 @pytest.mark.skipif(NO_CACHE, reason="no code cache here")
 def test_the_runtime_layer_has_these_files(built: Path) -> None:
+    """One binary, the bridge and the dummy, the notices, the code cache; sorted."""
+    layer = ["LICENSES.txt", "function.bundle.js", "runtime.js", *(f"deno_dir/{name}" for name in CACHES)]
+    names = sorted(f"lambdeno/{name}" for name in layer)
+    found = listed(built / "dist/runtime-layer.zip")
+    assert found == {"bootstrap": "0o100755"} | dict.fromkeys(names, "0o100644")
+    assert list(found) == sorted(found)
+    assert (built / "dist/runtime-layer.zip").stat().st_size <= 2 * 1024 * 1024
+
+
+@pytest.mark.skipif(NO_CACHE, reason="no code cache here")
+def test_the_managed_runtime_layer_has_these_files(copy: Path) -> None:
     """layer/ as it is, its Python compiled, its code cache; sorted, and the bootstrap executable."""
+    (copy / "lambdeno.toml").write_text('name = "doubler"\nshape = "managed"\n')
+    build.build_runtime_layer(project.load(copy))
     layer = ["__main__.py", "function.bundle.js", "runtime.js", *(f"{name}.py" for name in MODULES)]
     tag = sys.implementation.cache_tag
     compiled = [f"__pycache__/{name}.{tag}.pyc" for name in MODULES]
     names = sorted(f"lambdeno/{name}" for name in [*layer, *compiled, *(f"deno_dir/{c}" for c in CACHES)])
     expected = {"bootstrap": "0o100755"} | dict.fromkeys(names, "0o100644")
-    found = listed(built / "dist/runtime-layer.zip")
+    found = listed(copy / "dist/runtime-layer.zip")
     assert found == expected
     assert list(found) == sorted(found)
-    assert (built / "dist/runtime-layer.zip").stat().st_size <= 64 * 1024
+    assert (copy / "dist/runtime-layer.zip").stat().st_size <= 64 * 1024
 
 
 @pytest.mark.skipif(NO_CACHE, reason="no code cache here")
@@ -111,7 +124,8 @@ def test_two_builds_are_the_same_bytes(built: Path, tmp_path: Path) -> None:
     )
 
     def digests(folder: Path) -> dict[str, str]:
-        names = ["deno-layer-x86_64.zip", "runtime-layer.zip", "function.zip", "function.bundle.js.map"]
+        names = ["deno-layer-x86_64.zip", "runtime-layer.zip", "function.zip", "sbom.json"]
+        names.append("function.bundle.js.map")
         return {name: hashlib.sha256((folder / "dist" / name).read_bytes()).hexdigest() for name in names}
 
     assert digests(other) == digests(built)

@@ -62,7 +62,6 @@ def function(folder: Path, source: str = SOURCE) -> Function:
         code=task,
         runtime=build.lambda_runtime(Project()),
         architecture=host_architecture(),
-        environment={"AWS_LAMBDA_EXEC_WRAPPER": "/opt/bootstrap"},
     )
 
 

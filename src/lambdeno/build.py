@@ -1,28 +1,31 @@
 """``build``: the three artefacts, each in ``dist/``, and manifest.json about them.
 
 Deno layer      the verified binary
-runtime layer   layer/ as it is + compiled Python + code cache
+runtime layer   os-only: bootstrap as one binary; managed: layer/ as it is, compiled; + code cache
 function        deno check -> deno bundle -> + code cache + included files
 """
 
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import os
 import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from importlib import resources
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import msgspec
+
 import lambdeno
-from lambdeno import archive, codecache, deno
+from lambdeno import archive, codecache, deno, interpreter, sbom
 from lambdeno.archive import Entry, Zip
 from lambdeno.emulator import Function
 from lambdeno.errors import ArtifactError, BuildError, DenoError, ProjectError
@@ -36,11 +39,14 @@ __all__ = [
     "build_function",
     "build_runtime_layer",
     "lambda_runtime",
+    "layer_modules",
     "manifest",
     "up_to_date",
 ]
 
 MANIFEST = "manifest.json"
+SBOM = "sbom.json"
+LAYER = Path(str(resources.files("lambdeno").joinpath("layer")))
 BUNDLE = "function.bundle.js"
 SOURCE_MAP = "function.bundle.js.map"
 NEVER = (
@@ -105,8 +111,8 @@ def build_deno_layer(project: Project, watcher: Watcher = Watcher()) -> Artefact
 
 def build_runtime_layer(project: Project, watcher: Watcher = Watcher()) -> Artefact:
     """``runtime-layer.zip``: /opt/bootstrap and /opt/lambdeno."""
-    entries = _layer_entries()
-    facts = _runtime_facts(project)
+    entries = _layer_entries(project, watcher)
+    facts = _runtime_facts(project, entries)
     notes: list[str] = []
     why_not = codecache.obstacle(project.architecture)
     if why_not:
@@ -128,6 +134,7 @@ def build_function(project: Project, watcher: Watcher = Watcher()) -> Artefact:
             f'No entry file "{entry}"', 'create it, or name another as "entry" in lambdeno.toml'
         )
     host = _deno(project, deno.host_platform(), watcher)
+    layer = _layer_entries(project, watcher)
     if project.build.check:
         watcher.step(f"Check {project.entry}")
         _check(host, project)
@@ -147,7 +154,7 @@ def build_function(project: Project, watcher: Watcher = Watcher()) -> Artefact:
         notes.append(f"The function has no code cache: {why_not}")
     else:
         watcher.step("Load the function and keep what V8 compiled")
-        caches = _fill(project, _layer_entries(), entries, watcher)
+        caches = _fill(project, layer, entries, watcher)
         entries += [Entry(f".deno_dir/{name}", data) for name, data in caches.items()]
     zipped = _write(project.dist / "function.zip", entries, watcher)
     _write_beside(project.dist / SOURCE_MAP, source_map)
@@ -155,7 +162,7 @@ def build_function(project: Project, watcher: Watcher = Watcher()) -> Artefact:
         "name": project.name,
         "handler": project.handler,
         "deno": project.deno.version,
-        "runtime": _runtime_facts(project)["source"],
+        "runtime": archive.digest(layer),
         "code_cache": not why_not,
         "bundle": len(bundle),
     }
@@ -165,7 +172,7 @@ def build_function(project: Project, watcher: Watcher = Watcher()) -> Artefact:
 def up_to_date(project: Project, watcher: Watcher = Watcher()) -> dict[str, Any]:
     """The manifest, after building what is missing or older than what it is made from."""
     rows = manifest(project)
-    runtime = _runtime_facts(project)
+    runtime = _runtime_facts(project, _layer_entries(project, watcher))
     deno_facts = {"version": project.deno.version, "architecture": project.architecture}
     if not _stands(project, rows.get("runtime-layer"), runtime):
         build_runtime_layer(project, watcher)
@@ -195,20 +202,24 @@ def _edited(project: Project) -> bool:
     return False
 
 
-def _runtime_facts(project: Project) -> dict[str, Any]:
-    return {
+def _runtime_facts(project: Project, layer: list[Entry]) -> dict[str, Any]:
+    facts = {
         "version": lambdeno.__version__,
         "shape": project.shape,
         "architecture": project.architecture,
         "python": f"3.{sys.version_info.minor}",
         "deno": project.deno.version,
-        "source": archive.digest(_layer_entries()),
+        "source": archive.digest(layer),
     }
+    if project.shape == "os-only":
+        facts["python"] = interpreter.pins()["cpython"]["version"]
+        facts["bootstrap"] = f"sha256:{hashlib.sha256(layer[0].read()).hexdigest()}"
+    return facts
 
 
-def lambda_runtime(project: Project) -> str:  # noqa: ARG001 - the shape os-only will have another
-    """Lambda's identifier of the runtime: the Python that the layer's code is compiled for."""
-    return f"python3.{sys.version_info.minor}"
+def lambda_runtime(project: Project) -> str:
+    """Lambda's identifier of the runtime; a managed one is the Python that the layer is compiled for."""
+    return "provided.al2023" if project.shape == "os-only" else f"python3.{sys.version_info.minor}"
 
 
 def manifest(project: Project) -> dict[str, Any]:
@@ -248,7 +259,9 @@ def _fill(project: Project, layer: list[Entry], task: list[Entry], watcher: Watc
             runtime=lambda_runtime(project),
             architecture=project.architecture,
             memory=project.memory,
-            environment=project.variables if task else {"AWS_LAMBDA_EXEC_WRAPPER": "/opt/bootstrap"},
+            environment=project.variables
+            if task
+            else msgspec.structs.replace(project, environment={}).variables,
         )
         return codecache.fill([*layer, _deno_entry(project, watcher)], function)
 
@@ -352,14 +365,34 @@ def _may_ship(path: Path) -> bool:
     return not any(fnmatch(part, never) for part in path.parts for never in NEVER)
 
 
-def _layer_entries() -> list[Entry]:
-    """/opt of the runtime layer: the files of layer/, and its Python compiled for this minor version.
+def _layer_entries(project: Project, watcher: Watcher) -> list[Entry]:
+    """/opt of the runtime layer without its code cache; the first entry is ``bootstrap``."""
+    return _os_only(project, watcher) if project.shape == "os-only" else _managed()
+
+
+def _os_only(project: Project, watcher: Watcher) -> list[Entry]:
+    """One static binary with the layer's Python in it, the bridge, the dummy, the notices."""
+    made = interpreter.bootstrap(project.architecture, layer_modules(), watcher.step)
+    return [
+        Entry("bootstrap", made.data, executable=True),
+        *(Entry(f"lambdeno/{path.name}", path) for path in sorted(LAYER.glob("lambdeno/*.js"))),
+        Entry("lambdeno/LICENSES.txt", made.licenses.encode()),
+    ]
+
+
+def layer_modules() -> dict[str, Path]:
+    """The layer's Python by its modules' names, the one with main first."""
+    paths = {path.stem: path for path in sorted(LAYER.glob("lambdeno/*.py")) if path.stem != "__main__"}
+    return {"bootstrap": paths.pop("bootstrap"), **paths}
+
+
+def _managed() -> list[Entry]:
+    """The files of layer/ as they are, and the Python compiled for this minor version.
 
     Compiling at start takes 8 ms of 37 ms; a .pyc takes a fraction (docs/decisions.md).
     """
-    root = Path(str(resources.files("lambdeno").joinpath("layer")))
-    entries = [Entry("bootstrap", root / "bootstrap", executable=True)]
-    for path in sorted(root.glob("lambdeno/*.*")):
+    entries = [Entry("bootstrap", LAYER / "bootstrap", executable=True)]
+    for path in sorted(LAYER.glob("lambdeno/*.*")):
         entries.append(Entry(f"lambdeno/{path.name}", path))
         if path.suffix == ".py" and path.stem != "__main__":
             tag = sys.implementation.cache_tag
@@ -399,9 +432,10 @@ def _unchanged(project: Project, kind: str, path: Path, entries: list[Entry]) ->
     """The zip of the last build, if it holds just these entries: its name is their digest."""
     last = manifest(project).get(kind, {})
     wanted = archive.digest(entries)
-    if last.get("digest") != wanted or not path.is_file() or path.stat().st_size != last.get("size"):
+    if last.get("digest") != wanted or not path.is_file() or archive.sha256_of(path) != last.get("sha256"):
         return None
-    return Zip(path, wanted, last["size"], sum(entry.size for entry in entries), tuple(entries))
+    unpacked = sum(entry.size for entry in entries)
+    return Zip(path, wanted, last["sha256"], path.stat().st_size, unpacked, tuple(entries))
 
 
 def _record(project: Project, artefact: Artefact) -> Artefact:
@@ -410,13 +444,19 @@ def _record(project: Project, artefact: Artefact) -> Artefact:
     row = {
         "file": zipped.path.name,
         "digest": zipped.digest,
+        "sha256": zipped.sha256,
         "size": zipped.size,
         "unpacked": zipped.unpacked,
         **artefact.facts,
     }
     rows = {**manifest(project), artefact.kind: row}
-    _write_beside(project.dist / MANIFEST, (json.dumps(rows, indent=2, sort_keys=True) + "\n").encode())
+    _write_beside(project.dist / SBOM, _json(sbom.document(project.name, rows)))
+    _write_beside(project.dist / MANIFEST, _json(rows))
     return artefact
+
+
+def _json(value: Mapping[str, Any]) -> bytes:
+    return (json.dumps(value, indent=2, sort_keys=True) + "\n").encode()
 
 
 def _write_beside(path: Path, content: bytes) -> None:

@@ -129,12 +129,17 @@ def dev(port: int, sandbox: str, folder: Path) -> None:
     def ready(local: LocalLambda) -> None:
         sandbox_words = f"{local.sandbox.kind}: {local.sandbox.reason}"
         if _as_json():
-            row = {"endpoint": local.endpoint, "function": project.name, "sandbox": sandbox_words}
+            row = {
+                "endpoint": local.endpoint,
+                "function": project.name,
+                "shape": project.shape,
+                "sandbox": sandbox_words,
+            }
             click.echo(json.dumps(row))
             return
         url = f"{local.endpoint}/2015-03-31/functions/{project.name}/invocations"
         click.echo(
-            f"Local Lambda at {local.endpoint} with {project.name} ({sandbox_words})\n"
+            f"Local Lambda at {local.endpoint} with {project.name}, {project.shape} ({sandbox_words})\n"
             f"  lambdeno invoke '{{}}' --project {folder} --endpoint-url {local.endpoint}\n"
             f"  curl -d '{{}}' {url}\n"
             f"  aws lambda invoke --endpoint-url {local.endpoint} --function-name {project.name}"
@@ -222,6 +227,7 @@ def _show_artefacts(made: list[Artefact]) -> None:
             artefact.kind: {
                 "path": str(artefact.zip.path),
                 "digest": artefact.zip.digest,
+                "sha256": artefact.zip.sha256,
                 "size": artefact.zip.size,
                 "unpacked": artefact.zip.unpacked,
                 **artefact.facts,

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from lambdeno import codecache, deno, limits
+from lambdeno import codecache, deno, interpreter, limits
 from lambdeno.archive import megabytes
 from lambdeno.build import manifest
 from lambdeno.errors import LambdenoError
@@ -32,7 +32,7 @@ class Finding:
 
 def examine(project: Project | None, port: int) -> list[Finding]:
     """Look at this machine, and at a project where there is one."""
-    findings = [_python(), *_deno(project), _bubblewrap(), _port(port)]
+    findings = [_python(), *_deno(project), _bootstrap(project or Project()), _bubblewrap(), _port(port)]
     if project:
         findings += _artefacts(project)
     return findings
@@ -68,6 +68,18 @@ def _deno(project: Project | None) -> Iterator[Finding]:
         )
     else:
         yield Finding("Deno", "ok", f"{version} ({binary.path})")
+
+
+def _bootstrap(project: Project) -> Finding:
+    """The binary that runs on Lambda where there is no Python."""
+    if project.shape == "managed":
+        return Finding("bootstrap", "ok", f"shape managed: Lambda's python3.{sys.version_info.minor} runs it")
+    version = f"CPython {interpreter.pins()['cpython']['version']} for {project.architecture}"
+    found = interpreter.whereabouts(project.architecture)
+    if found:
+        return Finding("bootstrap", "ok", f"shape os-only: {version} ({found})")
+    remedy = "the first build makes it, in 1 to 4 minutes"
+    return Finding("bootstrap", "warn", f"shape os-only: {version} is not built yet", remedy)
 
 
 def _bubblewrap() -> Finding:

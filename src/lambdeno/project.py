@@ -57,7 +57,7 @@ class Project(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     entry: str = "src/main.ts"
     handler: Handler = "function.handler"
     runtime: Literal["runtime1"] = "runtime1"
-    shape: Literal["managed"] = "managed"
+    shape: Literal["os-only", "managed"] = "os-only"
     architecture: Architecture = "x86_64"
     memory: Annotated[int, msgspec.Meta(ge=128, le=10240)] = 512  # MB
     timeout: Annotated[int, msgspec.Meta(ge=1, le=900)] = 10  # s
@@ -153,7 +153,11 @@ def _explain(path: Path, problem: str) -> tuple[str, str]:
     last = key.rpartition(".")[2]
     wanted = re.match(r"Expected `(\w+)`(?:, got `(\w+)`| ([<>]=) (\d+)| matching regex)?", what)
     if not wanted:
-        allowed = {"runtime": '"runtime1"', "shape": '"managed"', "architecture": '"x86_64" or "arm64"'}
+        allowed = {
+            "runtime": '"runtime1"',
+            "shape": '"os-only" or "managed"',
+            "architecture": '"x86_64" or "arm64"',
+        }
         return (
             f'"{path}": "{key}" has a value that is unknown',
             f"{key} may be {allowed.get(last, 'another')}",

@@ -62,18 +62,19 @@ class Prepared:
     emulator: Path
     opt: Path
     task: Path
+    shape: str
 
 
-@pytest.fixture(scope="session")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    """The emulator and the built zips, unpacked as Lambda unpacks them."""
+@pytest.fixture(scope="session", params=["os-only", "managed"])
+def prepared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    """The emulator and the built zips of each shape, unpacked as Lambda unpacks them."""
     if not sys.platform.startswith("linux") or platform.machine() not in MACHINES:
         pytest.skip("AWS's emulator runs on Linux on x86_64 and arm64 alone")
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         emulator = get_emulator()
-        dist = built()
+        dist = built(request.param)
         folder = tmp_path_factory.mktemp("rie")
         for name, target in (
             (f"deno-layer-{MACHINES[platform.machine()]}.zip", "opt"),
@@ -81,7 +82,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
             ("function.zip", "task"),
         ):
             unpack(dist / name, folder / target)
-    return Prepared(emulator, folder / "opt", folder / "task")
+    return Prepared(emulator, folder / "opt", folder / "task", request.param)
 
 
 def get_emulator() -> Path:
@@ -103,12 +104,12 @@ def get_emulator() -> Path:
     return binary
 
 
-def built() -> Path:
+def built(shape: str) -> Path:
     """The three zips of the test function, built anew only where something changed."""
-    folder = CACHE / "project"
+    folder = CACHE / f"project-{shape}"
     (folder / "src").mkdir(parents=True, exist_ok=True)
-    architecture = f'architecture = "{MACHINES[platform.machine()]}"\n'
-    for name, content in (("lambdeno.toml", architecture + SETTINGS), ("src/main.ts", FUNCTION)):
+    keys = f'architecture = "{MACHINES[platform.machine()]}"\nshape = "{shape}"\n'
+    for name, content in (("lambdeno.toml", keys + SETTINGS), ("src/main.ts", FUNCTION)):
         if not (folder / name).exists() or (folder / name).read_text() != content:
             (folder / name).write_text(content)
     build.up_to_date(project.load(folder))
@@ -176,7 +177,7 @@ def running(
         "AWS_LAMBDA_FUNCTION_TIMEOUT": str(timeout),
         "LAMBDA_TASK_ROOT": task,
         "LANG": "en_US.UTF-8",
-        "PATH": f"{lang}/bin:/usr/local/bin:/usr/bin:/bin:{opt}/bin",
+        "PATH": (f"{lang}/bin:" if prepared.shape == "managed" else "") + "/usr/bin:/bin",
         "TMPDIR": "/tmp" if is_isolated else str(tmp),
         "TZ": ":UTC",
     }
@@ -218,7 +219,8 @@ def bubblewrap(prepared: Prepared, tmp: Path, environment: Mapping[str, str]) ->
         elif path.exists():
             arguments += ("--ro-bind", str(path), str(path))
     arguments += ("--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache")
-    arguments += ("--ro-bind", str(host_python().parent.parent), "/var/lang", "--dir", "/var/runtime")
+    if prepared.shape == "managed":
+        arguments += ("--ro-bind", str(host_python().parent.parent), "/var/lang", "--dir", "/var/runtime")
     arguments += ("--ro-bind", str(prepared.opt), "/opt", "--ro-bind", str(prepared.task), "/var/task")
     arguments += ("--ro-bind", str(prepared.emulator), "/emulator", "--bind", str(tmp), "/tmp")
     arguments += ("--remount-ro", "/", "--chdir", "/var/task", "--clearenv")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -120,12 +122,26 @@ def actor(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session", params=["bubblewrap", "paths"])
-def local(request: pytest.FixtureRequest, actor: Path) -> Iterator[Local]:
-    """The built zips in a local Lambda, in each kind of sandbox."""
-    if request.param == "bubblewrap" and bubblewrap_fault():
+@pytest.fixture(scope="session")
+def managed_actor(actor: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same project for Lambda's managed Python."""
+    folder = shutil.copytree(actor, tmp_path_factory.mktemp("managed") / "actor")
+    toml = folder / "lambdeno.toml"
+    toml.write_text('shape = "managed"\n' + toml.read_text())
+    return folder
+
+
+@pytest.fixture(
+    scope="session", params=itertools.product(["bubblewrap", "paths"], ["os-only", "managed"]), ids="-".join
+)
+def local(request: pytest.FixtureRequest, actor: Path, managed_actor: Path) -> Iterator[Local]:
+    """The built zips in a local Lambda, in each kind of sandbox and each shape."""
+    sandbox, shape = request.param
+    if sandbox == "bubblewrap" and bubblewrap_fault():
         pytest.skip(f"no bubblewrap: {bubblewrap_fault()}")
     log = ListSink()
-    function = local_function(project.load(actor))
-    with local_lambda(function, sandbox=request.param, log=log) as handle:
-        yield Local(handle, client_of(handle.endpoint), log, actor)
+    folder = actor if shape == "os-only" else managed_actor
+    function = local_function(project.load(folder))
+    assert function.is_managed is (shape == "managed")
+    with local_lambda(function, sandbox=sandbox, log=log) as handle:
+        yield Local(handle, client_of(handle.endpoint), log, folder)

@@ -1,4 +1,4 @@
-"""Execution environments: the layer as it is in the source tree, real Deno, a fake Runtime API."""
+"""Execution environments: the layer in each of its callings, real Deno, a fake Runtime API."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from typing import Any
 import pytest
 
 import lambdeno
-from lambdeno import deno
+from lambdeno import build, deno, interpreter
+from lambdeno.emulator import host_architecture
 from lambdeno.project import DENO_VERSION
 from tests.layer.fake_runtime_api import (
     DEADLINE,
@@ -35,6 +36,7 @@ from tests.layer.fake_runtime_api import (
 
 LAYER = Path(lambdeno.__file__).parent / "layer"
 ECHO = "export const handler = (event) => event;"
+CALLINGS = ("source", "binary", "managed")
 
 
 @functools.cache
@@ -150,6 +152,44 @@ def deno_binary() -> Path:
     return deno.get(DENO_VERSION, deno.host_platform()).path
 
 
+@pytest.fixture(params=CALLINGS)
+def calling(request: pytest.FixtureRequest) -> str:
+    """How the bootstrap is started; a module whose tests choose that themselves overrides it.
+
+    source   layer/ as it is, under the Python of the tests
+    binary   the one static file, as on provided.al2023
+    managed  as an exec wrapper of Lambda's Python
+    """
+    name: str = request.param
+    return name
+
+
+Calling = Callable[[Path], tuple[Sequence[str | Path], Path | None]]
+
+
+@pytest.fixture
+def called(calling: str, binary: Path) -> Calling:
+    """For a layer's folder: the command, and the executable where it is not the command's first word."""
+
+    def called(layer: Path) -> tuple[Sequence[str | Path], Path | None]:
+        if calling == "source":
+            return [this_python(), "-ISB", layer / "lambdeno/__main__.py", layer], None
+        if calling == "managed":
+            return [layer / "bootstrap", this_python(), "/var/runtime/bootstrap.py"], None
+        return [layer / "bootstrap"], binary  # by the name it finds the rest of the layer
+
+    return called
+
+
+@pytest.fixture(scope="session")
+def binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Bootstrap as one file, made from the layer's sources."""
+    path = tmp_path_factory.mktemp("binary") / "bootstrap"
+    path.write_bytes(interpreter.bootstrap(host_architecture(), build.layer_modules()).data)
+    path.chmod(0o755)
+    return path
+
+
 @pytest.fixture
 def short_tmp() -> Iterator[Path]:
     """A folder with a short name: a Unix socket's path has at most 108 bytes."""
@@ -171,11 +211,13 @@ def layer(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def start(tmp_path: Path, short_tmp: Path, api: FakeRuntimeApi, deno_binary: Path) -> Iterator[Start]:
-    """Start an execution environment.
+def start(
+    tmp_path: Path, short_tmp: Path, api: FakeRuntimeApi, deno_binary: Path, called: Calling
+) -> Iterator[Start]:
+    """Start an execution environment, in the calling of this test.
 
     ``bundle`` is function.bundle.js, or None for no such file; ``files`` are more of the task
-    root's; ``command`` replaces the exec wrapper's; all else are environment variables, of which
+    root's; ``command`` replaces the calling's; all else are environment variables, of which
     None takes one away.
     """
     started: list[Environment] = []
@@ -210,10 +252,12 @@ def start(tmp_path: Path, short_tmp: Path, api: FakeRuntimeApi, deno_binary: Pat
             "_HANDLER": "function.handler",
             **variables,
         }
+        words, executable = (command, None) if command else called(layer)
         log_file = tmp_path / f"log-{len(started)}"
         with log_file.open("wb") as log:
             process = subprocess.Popen(
-                command or [layer / "bootstrap", this_python(), "/var/runtime/bootstrap.py"],
+                words,
+                executable=executable,
                 env={name: value for name, value in environment.items() if value is not None},
                 cwd=task,
                 stdin=subprocess.DEVNULL,

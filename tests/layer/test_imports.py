@@ -30,6 +30,12 @@ def baseline(python: Path, tmp_path: Path) -> set[str]:
     return set(LINE.findall(done.stderr))
 
 
+@pytest.fixture
+def calling() -> str:
+    """These tests choose it themselves."""
+    return "managed"
+
+
 @pytest.fixture(params=VERSIONS)
 def python(request: pytest.FixtureRequest) -> Path:
     """Each Python that this machine has."""

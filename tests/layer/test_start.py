@@ -14,6 +14,12 @@ VERSIONS = ("3.11", "3.12", "3.13", "3.14")
 WHICH = "export const handler = () => Deno.env.get('DENO_FROM') ?? 'none';"
 
 
+@pytest.fixture
+def calling() -> str:
+    """Most of these tests choose it themselves."""
+    return "managed"
+
+
 def python_of(version: str) -> Path | None:
     """The real executable of a Python version, on PATH or among pyenv's."""
     candidates = [found] if (found := shutil.which(f"python{version}")) else []

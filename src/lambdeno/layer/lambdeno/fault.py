@@ -5,6 +5,28 @@ from _json import encode_basestring_ascii as quoted
 
 from runtime_api import ERROR_TYPE, RuntimeApi, log
 
+# Those that end a process, by their numbers on Linux: the signal module is not part of the binary.
+SIGNALS = {
+    1: "SIGHUP",
+    2: "SIGINT",
+    3: "SIGQUIT",
+    4: "SIGILL",
+    5: "SIGTRAP",
+    6: "SIGABRT",
+    7: "SIGBUS",
+    8: "SIGFPE",
+    9: "SIGKILL",
+    10: "SIGUSR1",
+    11: "SIGSEGV",
+    12: "SIGUSR2",
+    13: "SIGPIPE",
+    14: "SIGALRM",
+    15: "SIGTERM",
+    24: "SIGXCPU",
+    25: "SIGXFSZ",
+    31: "SIGSYS",
+}
+
 
 class Fault:
     """An error of the runtime, not of the handler.
@@ -43,11 +65,6 @@ class Fault:
 def ending(status: int) -> str:
     """How a child process ended, from its wait status, in the platform's words."""
     if posix.WIFSIGNALED(status):
-        from signal import Signals
-
         number = posix.WTERMSIG(status)
-        try:
-            return f"signal: {Signals(number).name}"
-        except ValueError:
-            return f"signal: {number}"
+        return f"signal: {SIGNALS.get(number, number)}"
     return f"exit status {posix.WEXITSTATUS(status)}"

@@ -1,0 +1,224 @@
+"""``bootstrap`` as one file: a static CPython with the layer's Python in its slot.
+
+    a wheel      carries it finished: bootstraps/bootstrap-<arch>
+    a checkout   interpreter/build.py, once on a machine -> cache -> the layer compiled into the slot
+
+The slot (interpreter/slot.h) is a section of the executable that this module writes into, so that an
+edit of the layer takes no C compiler and a start reads no file.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import re
+import struct
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from lambdeno.cache import cache_folder
+from lambdeno.emulator import host_architecture
+from lambdeno.errors import ArtifactError, BuildError
+
+__all__ = ["Bootstrap", "bootstrap", "interpreter", "patches", "pins", "program", "whereabouts"]
+
+PACKAGE = Path(str(resources.files("lambdeno")))
+SHIPPED = PACKAGE / "bootstraps"
+# At the top of a checkout; an installed package carries a copy.
+RECIPE = next(path for path in (PACKAGE.parents[1] / "interpreter", PACKAGE / "recipe") if path.is_dir())
+
+MAGIC = b"lambdeno-slot-1\0"
+HEAD = struct.Struct("<16sI32s")  # magic, count, sha256 of the sources
+ROW = struct.Struct("<24sII")  # name, start, size
+ROWS, ROOM = 24, 128 * 1024
+ALIGNED = 16
+
+Step = Callable[[str], None]
+Sources = Mapping[str, Path]  # module -> file; the first is the program
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """The executable for one architecture, and what must go where it goes."""
+
+    data: bytes
+    licenses: str
+
+    @property
+    def sha256(self) -> str:
+        """Of the executable, in hexadecimal."""
+        return hashlib.sha256(self.data).hexdigest()
+
+
+def bootstrap(architecture: str, sources: Sources, step: Step = lambda _: None) -> Bootstrap:
+    """The layer's program as one executable; its first module's ``main(folder)`` runs.
+
+    Takes the wheel's, or builds the interpreter where this machine has none yet (minutes, told to
+    ``step``). Raises BuildError, ArtifactError.
+    """
+    shipped = SHIPPED / f"bootstrap-{architecture}"
+    wanted = _digest(sources)
+    if shipped.is_file():
+        data = shipped.read_bytes()
+        if HEAD.unpack_from(data, _slot(data))[2] != wanted:
+            raise ArtifactError(
+                f'"{shipped}" was made from other sources than those in "{PACKAGE / "layer"}"',
+                "install lambdeno again",
+            )
+        return Bootstrap(data, (SHIPPED / "LICENSES.txt").read_text("utf-8"))
+    path = interpreter(architecture, step)
+    licenses = (path.parent / "LICENSES.txt").read_text("utf-8")
+    return Bootstrap(program(path, sources), licenses)
+
+
+def program(path: Path, sources: Sources) -> bytes:
+    """An interpreter with a program in its slot. Raises BuildError where it does not compile or fit."""
+    native = path.with_name(f"interpreter-{host_architecture()}")
+    return _filled(path.read_bytes(), _digest(sources), _compiled(native, sources))
+
+
+def interpreter(architecture: str, step: Step = lambda _: None) -> Path:
+    """The interpreter in the cache, built if this machine has none of this recipe. Raises BuildError."""
+    path = _cached(architecture)
+    native = path.with_name(f"interpreter-{host_architecture()}")
+    with _lock():
+        if not (path.exists() and native.exists()):
+            _build(architecture, path.parent, step)
+    return path
+
+
+def whereabouts(architecture: str) -> Path | None:
+    """Where bootstrap comes from on this machine: the wheel's, or the cache's; None before it is built."""
+    candidates = (SHIPPED / f"bootstrap-{architecture}", _cached(architecture))
+    return next((path for path in candidates if path.exists()), None)
+
+
+@functools.cache
+def pins() -> Mapping[str, Any]:
+    """What the binary is made from: ``cpython``, ``musl`` and ``ziglang``, each with its ``version``."""
+    return json.loads((RECIPE / "pins.json").read_text("utf-8"))  # type: ignore[no-any-return]
+
+
+def patches() -> list[str]:
+    """The names of the patches on top of CPython's release."""
+    return [re.sub(r"^\d+-|\.patch$", "", path.name) for path in sorted(RECIPE.glob("patches/*.patch"))]
+
+
+# --- the interpreter ----------------------------------------------------------------------------
+
+
+def _cached(architecture: str) -> Path:
+    return cache_folder() / "interpreter" / _recipe()[:16] / f"interpreter-{architecture}"
+
+
+def _recipe() -> str:
+    """The digest of all that decides what the interpreter is."""
+    total = hashlib.sha256()
+    for path in sorted(
+        path for path in RECIPE.rglob("*") if path.suffix in (".py", ".c", ".h", ".json", ".patch")
+    ):
+        total.update(f"{path.relative_to(RECIPE).as_posix()}\0".encode() + path.read_bytes())
+    return total.hexdigest()
+
+
+@contextmanager
+def _lock() -> Iterator[None]:
+    """One build at a time on a machine; the other waits and finds it done."""
+    folder = cache_folder() / "interpreter"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / "lock").open("w")
+    except OSError as error:
+        raise BuildError(
+            f'Cannot write to the cache folder "{folder}": {error.strerror}',
+            "set LAMBDENO_CACHE to a folder that you can write to",
+        ) from None
+    with lock:
+        if sys.platform != "win32":
+            import fcntl  # noqa: PLC0415 - Windows has none
+
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _build(architecture: str, folder: Path, step: Step) -> None:
+    """Run the recipe; its lines become steps."""
+    minutes = "1 to 2" if architecture == host_architecture() else "2 to 4"
+    command: list[str | Path] = [
+        sys.executable,
+        RECIPE / "build.py",
+        "--output",
+        folder,
+        "--architecture",
+        architecture,
+    ]
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8"
+    ) as process:
+        assert process.stdout and process.stderr  # noqa: S101, PT018 - pipes
+        for line in process.stdout:
+            step(f"Build bootstrap, once on this machine, about {minutes} minutes: {line.strip()}")
+        said = process.stderr.read().strip().split("\n")
+    if process.returncode:
+        *log, message, hint = said if len(said) > 1 else [*said, ""]
+        raise BuildError(message[:1].upper() + message[1:], hint, detail="\n".join(log))
+
+
+# --- the slot -----------------------------------------------------------------------------------
+
+
+def _digest(sources: Sources) -> bytes:
+    total = hashlib.sha256()
+    for name, path in sources.items():
+        total.update(f"{name}\0".encode() + path.read_bytes() + b"\0")
+    return total.digest()
+
+
+def _compiled(native: Path, sources: Sources) -> dict[str, bytes]:
+    """Each module's bytecode: only a CPython of the same minor version can make it."""
+    arguments = [word for name, path in sources.items() for word in (f"/opt/lambdeno/{name}.py", path)]
+    done = subprocess.run([native, *arguments], env={}, capture_output=True, check=False)
+    if done.returncode:
+        said = done.stderr.decode("utf-8", "replace").strip()
+        raise BuildError(
+            f"The runtime layer's Python does not compile: {said.splitlines()[-1]}", "mend it", detail=said
+        )
+    codes, rest = {}, done.stdout
+    for name in sources:
+        size = int.from_bytes(rest[:4], "little")
+        codes[name], rest = rest[4 : 4 + size], rest[4 + size :]
+    return codes
+
+
+def _filled(binary: bytes, sources: bytes, codes: Mapping[str, bytes]) -> bytes:
+    """The executable with other modules in its slot."""
+    at = _slot(binary)
+    rows, data = b"", b""
+    for name, code in codes.items():
+        data = data.ljust(-(-len(data) // ALIGNED) * ALIGNED, b"\0")
+        rows += ROW.pack(name.encode(), len(data), len(code))
+        data += code
+    if len(codes) > ROWS or len(data) > ROOM:
+        raise BuildError(
+            f"The runtime layer's Python has {len(codes)} modules and {len(data)} bytes of code;"
+            f" bootstrap has room for {ROWS} and {ROOM}",
+            "make the slot larger: interpreter/slot.h and src/lambdeno/interpreter.py",
+        )
+    whole = (
+        HEAD.pack(MAGIC, len(codes), sources) + rows.ljust(ROWS * ROW.size, b"\0") + data.ljust(ROOM, b"\0")
+    )
+    return binary[:at] + whole + binary[at + len(whole) :]
+
+
+def _slot(binary: bytes) -> int:
+    at = binary.find(MAGIC)
+    if at < 0 or binary.find(MAGIC, at + 1) >= 0:
+        raise ArtifactError("An interpreter without its slot", "remove the cache folder's interpreter/")
+    return at

@@ -1,0 +1,97 @@
+"""The software bill of materials of what lies in ``dist/``, in CycloneDX 1.6: https://cyclonedx.org.
+
+Without dates and serial numbers: the same artefacts give the same document.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import lambdeno
+from lambdeno import interpreter
+
+__all__ = ["document"]
+
+
+def document(name: str, rows: Mapping[str, Any]) -> dict[str, Any]:
+    """The document for a function of this name and its manifest's rows."""
+    components = [*_lambdeno(rows), *_deno(rows)]
+    return {
+        "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.6",
+        "version": 1,
+        "metadata": {
+            "component": {"type": "application", "bom-ref": name, "name": name},
+            "tools": {
+                "components": [{"type": "application", "name": "lambdeno", "version": lambdeno.__version__}]
+            },
+        },
+        "components": components,
+        "dependencies": [{"ref": name, "dependsOn": [component["bom-ref"] for component in components]}],
+    }
+
+
+def _lambdeno(rows: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    row = rows.get("runtime-layer")
+    if row is None:
+        return
+    ours = _component("lambdeno", row["version"], "MIT", purl=f"pkg:pypi/lambdeno@{row['version']}")
+    if row["shape"] != "os-only":
+        yield ours
+        return  # Lambda brings the interpreter
+    yield {**ours, "hashes": _hashes(row["bootstrap"])}
+    pins = interpreter.pins()
+    version = pins["cpython"]["version"]
+    yield {
+        **_component("cpython", version, "PSF-2.0", purl=f"pkg:generic/cpython@{version}"),
+        "cpe": f"cpe:2.3:a:python:python:{version}:*:*:*:*:*:*:*",
+        "externalReferences": [
+            {
+                "type": "source-distribution",
+                "url": f"urn:lambdeno:cpython-{version}.tar.xz",
+                "hashes": _hashes(pins["cpython"]["sha256"]),
+            }
+        ],
+        "pedigree": {"patches": [_patch(name) for name in interpreter.patches()]},
+    }
+    musl = pins["musl"]["version"]
+    yield {
+        **_component("musl", musl, "MIT", purl=f"pkg:generic/musl@{musl}"),
+        "cpe": f"cpe:2.3:a:musl-libc:musl:{musl}:*:*:*:*:*:*:*",
+    }
+
+
+def _deno(rows: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    row = rows.get("deno-layer")
+    if row is not None:
+        version = row["version"]
+        yield {
+            **_component("deno", version, "MIT", purl=f"pkg:pypi/deno@{version}"),
+            "cpe": f"cpe:2.3:a:deno:deno:{version}:*:*:*:*:*:*:*",
+            "hashes": _hashes(row["binary"]),
+        }
+
+
+def _component(name: str, version: str, license_id: str, *, purl: str) -> dict[str, Any]:
+    return {
+        "type": "application",
+        "bom-ref": f"{name}@{version}",
+        "name": name,
+        "version": version,
+        "licenses": [{"license": {"id": license_id}}],
+        "purl": purl,
+    }
+
+
+def _hashes(sha256: str) -> list[dict[str, str]]:
+    return [{"alg": "SHA-256", "content": sha256.removeprefix("sha256:")}]
+
+
+def _patch(name: str) -> dict[str, Any]:
+    """A patch; those for a vulnerability say which, so that a scanner need not report it."""
+    found = re.fullmatch(r"(CVE-\d+-\d+)(-\d+)?", name)
+    resolves = [{"type": "security", "id": found[1]}] if found else [{"type": "defect", "name": name}]
+    return {"type": "backport", "resolves": resolves}
