@@ -1,4 +1,4 @@
-"""Interleaved rounds of lambdeno and a fetch loop in the same Deno: medians and their ratios.
+"""Interleaved rounds of lambdeno in both shapes and a fetch loop in the same Deno: medians and ratios.
 
     python bench/run.py [--rounds 20] [--invocations 2000] [--json FILE] [--python PATH]
 
@@ -19,9 +19,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import msgspec
 from runtime_api import Figures, drive
 
 from lambdeno import build, project
@@ -29,6 +30,11 @@ from lambdeno import build, project
 HERE = Path(__file__).parent
 INSIDE = "LAMBDENO_BENCH_WORK"
 FLAGS = ["run", "--quiet", "--no-prompt", "--no-check", "--cached-only", "--no-config", "--no-lock", "-A"]
+AGAINST = {
+    "lambdeno": ("fetch loop", "lambdeno, managed"),
+    "lambdeno, managed": ("fetch loop",),
+    "lambdeno, large": ("lambdeno, large, no cache",),
+}
 LAMBDA = {"_HANDLER": "function.handler", "LAMBDA_TASK_ROOT": "/var/task", "PATH": "/usr/bin:/bin"}
 
 
@@ -50,7 +56,7 @@ def main() -> None:
     options.add_argument("--rounds", type=int, default=20)
     options.add_argument("--invocations", type=int, default=2000)
     options.add_argument("--json", type=Path)
-    options.add_argument("--python", type=Path, default=Path(sys.executable), help="runs the bootstrap")
+    options.add_argument("--python", type=Path, default=Path(sys.executable), help="runs the managed shape")
     chosen = options.parse_args()
     if INSIDE in os.environ:
         work = Path(os.environ[INSIDE])
@@ -67,7 +73,7 @@ def main() -> None:
 
 
 def prepare(work: Path) -> None:
-    """Build two functions and the layers; unpack them with and without their code caches."""
+    """Build two functions and the layers of both shapes; unpack them with and without their code caches."""
     (work / "opt").mkdir()
     (work / "var-task").mkdir()
     for name in ("hello", "large"):
@@ -77,7 +83,10 @@ def prepare(work: Path) -> None:
         for artefact in made:
             target = work / (name if artefact.kind == "function" else "layers")
             shutil.unpack_archive(artefact.zip.path, target)
-    for path in (work / "layers/bootstrap", work / "layers/bin/deno"):
+    managed = build.build_runtime_layer(msgspec.structs.replace(project.load(source), shape="managed"))
+    shutil.unpack_archive(managed.zip.path, work / "managed")
+    shutil.copytree(work / "layers/bin", work / "managed/bin", copy_function=os.link)
+    for path in (*work.glob("*/bootstrap"), work / "layers/bin/deno"):
         path.chmod(0o755)  # shutil.unpack_archive leaves modes out
     for name, cache in (("layers", "lambdeno/deno_dir"), ("hello", ".deno_dir"), ("large", ".deno_dir")):
         shutil.copytree(work / name, work / f"{name}-plain")
@@ -88,13 +97,15 @@ def prepare(work: Path) -> None:
 
 def contestants(work: Path, python: str) -> Iterator[Peer]:
     """Everyone, in the order of a round; ``python`` is of the minor version that built the layer."""
-    ours = ["/opt/bootstrap", python, "/var/runtime/bootstrap.py"]
+    ours = ["/opt/bootstrap"]
+    managed = ["/opt/bootstrap", python, "/var/runtime/bootstrap.py"]
     peer = ["/opt/bin/deno", *FLAGS, str(HERE / "peers/fetch_loop.js")]
     theirs = {**LAMBDA, "DENO_DIR": str(work / "deno_dir"), "NO_COLOR": "1", "HOME": "/tmp"}
     yield Peer(
         "fetch loop", "hello-plain", "layers", peer, {**theirs, "DENO_NO_UPDATE_CHECK": "1"}, warm=True
     )
     yield Peer("lambdeno", "hello", "layers", ours, LAMBDA, warm=True)
+    yield Peer("lambdeno, managed", "hello", "managed", managed, LAMBDA, warm=True)
     yield Peer("lambdeno, large", "large", "layers", ours, LAMBDA)
     yield Peer("lambdeno, large, no cache", "large-plain", "layers-plain", ours, LAMBDA)
 
@@ -153,19 +164,28 @@ def table(
         "| exec to first /next, ms | median (min to max) | ratio |",
         "|---|---|---|",
     ]
-    against = {"lambdeno": "fetch loop", "lambdeno, large": "lambdeno, large, no cache"}
-    for name, rows in cold.items():
-        base = against.get(name)
-        ratio = (
-            f"{median(rows, 'first_next') / median(cold[base], 'first_next'):.2f} of {base}" if base else ""
+
+    def ratios(rows: Mapping[str, list[Figures]], name: str, field: str) -> str:
+        """Against whom a peer is held, and how it stands."""
+        against = AGAINST.get(name, ())
+        return ", ".join(
+            f"{median(rows[name], field) / median(rows[base], field):.2f} of {base}" for base in against
         )
-        lines.append(f"| {name} | {cell(rows, 'first_next')} | {ratio} |")
-    lines += ["", "| warm | fetch loop | lambdeno | ratio |", "|---|---|---|---|"]
-    units = {"p50": "p50, µs", "p99": "p99, µs", "cycle": "cycle, µs", "cpu": "CPU, µs", "pss": "PSS, MB"}
-    for field in (field.name for field in fields(Figures) if field.name in units):
-        theirs, ours = warm["fetch loop"], warm["lambdeno"]
-        ratio = median(ours, field) / median(theirs, field)
-        lines.append(f"| {units[field]} | {cell(theirs, field)} | {cell(ours, field)} | {ratio:.2f} |")
+
+    for name, rows in cold.items():
+        lines.append(f"| {name} | {cell(rows, 'first_next')} | {ratios(cold, name, 'first_next')} |")
+    units = {
+        "p50": "p50, µs",
+        "p99": "p99, µs",
+        "cycle": "cycle, µs",
+        "cpu": "CPU of the tree, µs",
+        "pss": "PSS of the tree, MB",
+        "own_pss": "PSS of the first process, MB",
+    }
+    for field, unit in units.items():
+        lines += ["", f"| {unit} | median (min to max) | ratio |", "|---|---|---|"]
+        for name, rows in warm.items():
+            lines.append(f"| {name} | {cell(rows, field)} | {ratios(warm, name, field)} |")
     return "\n".join(lines)
 
 

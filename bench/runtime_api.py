@@ -37,6 +37,7 @@ class Figures:
     cycle: float = 0.0  # µs, event sent to the next GET /next: what Lambda bills
     cpu: float = 0.0  # µs of user and system time an invocation, the whole process tree
     pss: float = 0.0  # MB of the whole tree after the last invocation
+    own_pss: float = 0.0  # MB of its first process: the bootstrap
 
 
 def drive(
@@ -63,7 +64,7 @@ def drive(
 
 def _warm(peer: _Peer, pid: int, first_next: float, invocations: int, size: int) -> Figures:
     if not invocations:
-        return Figures(first_next, pss=_pss(pid))
+        return Figures(first_next, pss=_pss(_tree(pid)), own_pss=_pss([pid]))
     body = b'{"k":"' + b"x" * (size - 8) + b'"}'
     answers, cycles, cpu = [], [], 0
     for number in range(-invocations // 5, invocations):  # a fifth to warm up
@@ -90,7 +91,8 @@ def _warm(peer: _Peer, pid: int, first_next: float, invocations: int, size: int)
         answers[len(answers) * 99 // 100] * 1e6,
         cycles[len(cycles) // 2] * 1e6,
         cpu / invocations / 1000,
-        _pss(pid),
+        _pss(_tree(pid)),
+        _pss([pid]),
     )
 
 
@@ -152,9 +154,9 @@ def _cpu(pid: int) -> int:
     )
 
 
-def _pss(pid: int) -> float:
+def _pss(members: list[int]) -> float:
     total = 0
-    for member in _tree(pid):
+    for member in members:
         rollup = Path(f"/proc/{member}/smaps_rollup").read_text()
         total += next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))
     return total / 1024
