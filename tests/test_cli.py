@@ -1,19 +1,130 @@
+"""The command line: what goes to stdout, what to stderr, in which words and with which exit code."""
+
 from __future__ import annotations
 
 import json
+import os
+import pty
+import re
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import run
+import lambdeno
+from lambdeno.project import DENO_VERSION
+from tests.e2e.conftest import LAMBDENO, run
+
+COLOUR = re.compile(r"\x1b\[(?:\d+;)*(?:3|9)\d")  # bold and dim are no colours
+COMMANDS = ("build", "deno", "dev", "doctor", "invoke")
+QUICK = "[build]\ncheck = false\ncode_cache = false\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A project that builds in a moment."""
+    return write(tmp_path / "project")
+
+
+def write(folder: Path) -> Path:
+    """A project of one file."""
+    (folder / "src").mkdir(parents=True)
+    (folder / "src/main.ts").write_text("export const handler = (event: unknown): unknown => event;\n")
+    (folder / "lambdeno.toml").write_text(QUICK)
+    return folder
+
+
+def on_a_terminal(*arguments: str | Path, folder: Path, **variables: str) -> str:
+    """What the command line shows on a terminal of 300 columns."""
+    ours, theirs = pty.openpty()
+    environment = {key: value for key, value in os.environ.items() if key != "NO_COLOR"}
+    environment |= {"TERM": "xterm-256color", "COLUMNS": "300", **variables}
+    command = [LAMBDENO, *map(str, arguments)]
+    with subprocess.Popen(command, cwd=folder, env=environment, stdin=theirs, stdout=theirs, stderr=theirs):
+        os.close(theirs)
+        seen = b""
+        try:
+            while piece := os.read(ours, 4096):
+                seen += piece
+        except OSError:  # how Linux says that the other end is closed
+            pass
+    os.close(ours)
+    return seen.decode()
 
 
 def test_help_lists_the_commands(tmp_path: Path) -> None:
     """Lambdeno --help names every command with what it does."""
     done = run("--help", folder=tmp_path)
     assert done.returncode == 0
-    for name in ("build", "invoke", "dev", "doctor", "deno"):
-        assert f"\n  {name} " in done.stdout
+    found = [line.split()[0] for line in done.stdout.partition("Commands:\n")[2].splitlines()]
+    assert found == list(COMMANDS)
+
+
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name != "deno"])
+def test_every_command_has_help(tmp_path: Path, command: str) -> None:
+    """-h and --help say the same, and name --project and --json."""
+    done = run(command, "--help", folder=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert run(command, "-h", folder=tmp_path).stdout == done.stdout
+    assert "--project" in done.stdout
+    assert "--json" in done.stdout
+
+
+def test_the_version_is_the_packages(tmp_path: Path) -> None:
+    """--version prints name and version."""
+    assert run("--version", folder=tmp_path).stdout == f"lambdeno, version {lambdeno.__version__}\n"
+
+
+def test_a_build_tells_what_it_made(folder: Path) -> None:
+    """The artefacts go to stdout, steps and notes to stderr."""
+    done = run("build", "function", folder=folder)
+    [title, row] = done.stdout.splitlines()
+    assert title.split() == ["artefact", "zipped", "unpacked", "digest"]
+    assert row.split()[0] == "dist/function.zip"
+    assert done.stderr.splitlines()[0] == "Bundle src/main.ts"
+    assert done.stderr.splitlines()[-1].startswith("note: The function has no code cache: ")
+
+
+def test_a_build_is_one_json_document_when_asked_for(folder: Path) -> None:
+    """With --json stdout has the artefact by its kind, stderr nothing."""
+    done = run("build", "function", "--json", folder=folder)
+    assert done.stderr == ""
+    row = json.loads(done.stdout)["function"]
+    manifest = json.loads((folder / "dist/manifest.json").read_text())["function"]
+    assert row == {
+        **{key: value for key, value in manifest.items() if key != "file"},
+        "path": "dist/function.zip",
+        "notes": ["The function has no code cache: build.code_cache is false in lambdeno.toml"],
+    }
+
+
+def test_a_path_is_shown_as_it_is(tmp_path: Path) -> None:
+    """Brackets are no markup, and a long path is not cut."""
+    folder = write(tmp_path / "app [red]v2" / "[/b]" / ("long " * 20).strip())
+    done = run("build", "function", "--project", folder, folder=tmp_path)
+    assert "Traceback" not in done.stderr
+    assert f"{folder}/dist/function.zip " in done.stdout
+    assert f"{folder}/dist/function.zip" in on_a_terminal(
+        "build", "function", "--project", folder, folder=tmp_path, NO_COLOR="1"
+    )
+
+
+def test_terminals_get_colours_unless_no_color_says_otherwise(tmp_path: Path) -> None:
+    """https://no-color.org: a variable of any content but the empty one turns colours off."""
+    (tmp_path / "lambdeno.toml").touch()
+    for command in (["doctor"], ["build", "--project", "gone"]):
+        assert COLOUR.search(on_a_terminal(*command, folder=tmp_path))
+        assert not COLOUR.search(on_a_terminal(*command, folder=tmp_path, NO_COLOR="1"))
+
+
+def test_a_reader_that_leaves_is_no_traceback(folder: Path) -> None:
+    """`lambdeno build --json | true` ends quietly."""
+    ours, theirs = os.pipe()
+    os.close(ours)
+    command = [LAMBDENO, "build", "function", "--json"]
+    done = subprocess.run(command, cwd=folder, stdout=theirs, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(theirs)
+    assert done.stderr == ""
 
 
 def test_errors_are_json_when_asked_for(tmp_path: Path) -> None:
@@ -26,6 +137,48 @@ def test_errors_are_json_when_asked_for(tmp_path: Path) -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["build", "--json", "--project", "gone"], 3),
+        (["invoke", "{nope", "--json"], 2),
+        (["build", "everything", "--json"], 2),
+        (["build", "--json", "--nope"], 2),
+        (["dev", "--json", "--port", "x"], 2),
+        (["--nope", "build", "--json"], 2),
+        (["nope", "--json"], 2),
+    ],
+    ids=["project", "event", "choice", "option", "number", "before the command", "command"],
+)
+def test_every_error_is_json_when_asked_for(folder: Path, arguments: list[str], code: int) -> None:
+    """Whatever is wrong, stdout is one document of the same form, and stderr is empty."""
+    done = run(*arguments, folder=folder)
+    assert done.returncode == code
+    error = json.loads(done.stdout)
+    assert {"error", "hint", "exit_code"} <= set(error)
+    assert error["exit_code"] == code
+    assert done.stderr == ""
+
+
+def test_an_error_keeps_denos_words_in_json(folder: Path) -> None:
+    """A machine gets the whole of what Deno said, as a person does."""
+    (folder / "src/main.ts").write_text("export const handler = (;\n")
+    person = run("build", "function", folder=folder)
+    machine = json.loads(run("build", "function", "--json", folder=folder).stdout)
+    assert machine["exit_code"] == person.returncode == 4
+    assert machine["detail"] in person.stderr
+    assert len(machine["detail"].splitlines()) > 1
+
+
+def test_an_error_has_two_lines(tmp_path: Path) -> None:
+    """What and where in the first, what to do in the second; stdout stays empty."""
+    done = run("build", "--project", "gone", folder=tmp_path)
+    assert (done.returncode, done.stdout) == (3, "")
+    [error, hint] = done.stderr.splitlines()
+    assert error == 'error: No lambdeno.toml in "gone"'
+    assert hint.startswith("hint: ")
+
+
 def test_pipes_get_no_colours(tmp_path: Path) -> None:
     """Escape codes are for terminals."""
     (tmp_path / "lambdeno.toml").touch()
@@ -33,34 +186,27 @@ def test_pipes_get_no_colours(tmp_path: Path) -> None:
     assert "\x1b" not in done.stdout + done.stderr
 
 
-def test_doctor_says_how_to_get_what_is_missing(tmp_path: Path) -> None:
-    """What is not built is a warning with its command; nothing stands in the way."""
-    (tmp_path / "lambdeno.toml").touch()
-    done = run("doctor", "--json", folder=tmp_path)
-    assert done.returncode == 0
-    findings = {finding["what"]: finding for finding in json.loads(done.stdout)}
-    assert findings["Python"]["state"] == "ok"
-    assert findings["function"] == {
-        "what": "function",
-        "state": "warn",
-        "found": "not built",
-        "remedy": "lambdeno build function",
-    }
-
-
-def test_doctor_warns_without_bubblewrap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine without bubblewrap learns what it costs and how to get it."""
-    monkeypatch.setenv("PATH", str(tmp_path))
-    done = run("doctor", "--json", folder=tmp_path)
-    findings = {finding["what"]: finding for finding in json.loads(done.stdout)}
-    assert findings["bubblewrap"]["state"] == "warn"
-    assert "apt-get install bubblewrap" in findings["bubblewrap"]["remedy"]
-
-
 def test_the_pinned_deno_runs(tmp_path: Path) -> None:
     """`lambdeno deno` is Deno, with its own options."""
     done = run("deno", "--version", folder=tmp_path)
-    assert done.stdout.startswith("deno 2.9.8 ")
+    assert done.stdout.startswith(f"deno {DENO_VERSION} ")
+
+
+def test_deno_ends_as_it_ends(tmp_path: Path) -> None:
+    """Its exit code, its options and its standard input are its own."""
+    program = "console.log(await new Response(Deno.stdin.readable).text(), Deno.args.length); Deno.exit(7)"
+    (tmp_path / "program.ts").write_text(program)
+    done = run("deno", "run", "program.ts", "--json", "--help", folder=tmp_path, text="in")
+    assert (done.returncode, done.stdout) == (7, "in 2\n")
+
+
+def test_deno_is_the_projects(tmp_path: Path) -> None:
+    """The project file is read for its release, and its mistakes are told."""
+    (tmp_path / "lambdeno.toml").write_text('[deno]\nversion = "1.2.3"\n')
+    done = run("deno", "--version", folder=tmp_path)
+    assert done.returncode == 4
+    assert done.stderr.startswith('error: Cannot verify Deno "1.2.3"')
+    assert run("deno", "info", "--json", folder=tmp_path).stderr == done.stderr
 
 
 @pytest.mark.parametrize("arguments", [["nope"], ["build", "everything"], ["dev", "--port", "x"]])

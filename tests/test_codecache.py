@@ -273,3 +273,15 @@ def test_without_bubblewrap_there_is_an_obstacle(tmp_path: Path, monkeypatch: py
     assert done.returncode == 0
     assert "note: The runtime layer has no code cache: " in done.stderr
     assert "bwrap" in done.stderr or "bubblewrap" in done.stderr
+
+
+def test_a_cache_without_denos_release_is_not_whole(filled: Function, tmp_path: Path) -> None:
+    """Deno drops a cache that does not say which release wrote it: such a one never ships."""
+    for file in FILES:
+        path = Path(shutil.copy(filled.code / ".deno_dir" / file, tmp_path))
+        assert codecache._is_whole(path)
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as database:
+            database.execute("DELETE FROM info")
+            assert not codecache._is_whole(path)
+            database.execute("DROP TABLE info")
+            assert not codecache._is_whole(path)

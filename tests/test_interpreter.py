@@ -106,8 +106,8 @@ def test_the_slot_has_one_layout() -> None:
     text = (RECIPE / "slot.h").read_text()
     assert int(re.search(r"#define SLOT_MODULES (\d+)", text)[1]) == interpreter.ROWS  # type: ignore[index]
     assert eval(re.search(r"#define SLOT_BYTES \((.+)\)", text)[1]) == interpreter.ROOM  # type: ignore[index]
-    fields = re.findall(r"^    (?:unsigned )?(\w+) (?:struct_)?(\w+)[\[,;]", text.replace("struct s", "s"), re.M)
-    assert [name for _, name in fields] == ["name", "start", "magic", "count", "sources", "modules", "bytes"]
+    fields = re.findall(r"^    (?:unsigned |struct )?\w+ (\w+)[\[,;]", text, re.MULTILINE)
+    assert fields == ["name", "start", "magic", "count", "sources", "modules", "bytes"]
     assert interpreter.HEAD.size == 16 + 4 + 32
     assert interpreter.ROW.size == 24 + 4 + 4
 
@@ -132,7 +132,7 @@ def test_the_same_sources_give_the_same_bytes(own: Path) -> None:
     assert interpreter.program(own, build.layer_modules()) == interpreter.program(own, build.layer_modules())
 
 
-def test_the_program_gets_its_folder_and_its_arguments(program: Callable[..., Program], tmp_path: Path) -> None:
+def test_the_program_gets_folder_and_arguments(program: Callable[..., Program], tmp_path: Path) -> None:
     """``main`` is given the folder that the file was started from; sys.argv has the words."""
     show = program("import sys, posix", "posix.write(1, repr([folder, sys.argv[1:]]).encode())", "return 0")
     assert show("a", "é").stdout == repr([str(tmp_path), ["a", "é"]])
@@ -232,7 +232,7 @@ def test_the_c_library_tells_the_truth(program: Callable[..., Program]) -> None:
 
 
 def test_deep_recursion_is_an_exception(program: Callable[..., Program]) -> None:
-    """musl's threads have small stacks unless told otherwise: not a crash, in no thread."""
+    """Threads of musl have small stacks unless told otherwise: not a crash, in no thread."""
     done = program(
         "import _thread, time",
         "found = []",
@@ -277,7 +277,7 @@ def test_another_recipe_is_another_interpreter(monkeypatch: pytest.MonkeyPatch, 
 
 def recipe(folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run the recipe where it cannot succeed."""
-    command = [sys.executable, RECIPE / "build.py", "--output", folder / "out"]
+    command: list[str | Path] = [sys.executable, RECIPE / "build.py", "--output", folder / "out"]
     environment = {**os.environ, **variables}
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
@@ -323,7 +323,7 @@ def test_another_source_is_refused(tmp_path: Path) -> None:
     assert "is no file" in gone.stderr
 
 
-def test_a_failed_build_is_an_error_of_ours(cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_failed_build_is_ours_to_tell(cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The command line shows the recipe's sentence and hint, and no half interpreter stays."""
     (tmp_path / "tarball").write_bytes(b"")
     monkeypatch.setenv("LAMBDENO_CPYTHON_SOURCE", str(tmp_path / "tarball"))
@@ -338,8 +338,8 @@ def test_the_wheel_has_it_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     wheels, site = tmp_path / "wheels", tmp_path / "site"
     subprocess.run([ROOT / "scripts/wheel", wheels], check=True, capture_output=True)
     [wheel] = wheels.glob("*.whl")
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", site]
-    subprocess.run([*pip, wheel], check=True, capture_output=True)
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target"]
+    subprocess.run([*pip, str(site), str(wheel)], check=True, capture_output=True)
     project = tmp_path / "project"
     project.mkdir()
     monkeypatch.setenv("PYTHONPATH", str(site))

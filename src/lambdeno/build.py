@@ -21,6 +21,7 @@ from fnmatch import fnmatch
 from importlib import resources
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import unquote
 
 import msgspec
 
@@ -95,6 +96,7 @@ def build(project: Project, watcher: Watcher = Watcher()) -> list[Artefact]:
 def build_deno_layer(project: Project, watcher: Watcher = Watcher()) -> Artefact:
     """``deno-layer-<arch>.zip``: /opt/bin/deno and nothing else."""
     binary = _deno(project, f"linux-{project.architecture}", watcher)
+    deno.verify(binary)
     entries = [Entry("bin/deno", binary.path, executable=True)]
     path = project.dist / f"deno-layer-{project.architecture}.zip"
     facts = {
@@ -197,9 +199,17 @@ def _edited(project: Project) -> bool:
     built = (project.dist / "function.zip").stat().st_mtime_ns
     for folder, names, files in os.walk(project.root):
         names[:] = [name for name in names if name not in ("dist", "node_modules", ".git")]
-        if any(Path(folder, name).stat().st_mtime_ns > built for name in files):
+        if any(_changed(Path(folder, name)) > built for name in files):
             return True
     return False
+
+
+def _changed(path: Path) -> int:
+    """When a file was last written, in ns; 0 for what leads nowhere, as an editor's lock does."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _runtime_facts(project: Project, layer: list[Entry]) -> dict[str, Any]:
@@ -231,7 +241,13 @@ def manifest(project: Project) -> dict[str, Any]:
         return {}
     except (OSError, ValueError) as error:
         raise ArtifactError(f'Cannot read "{path}": {error}', "remove it and run lambdeno build") from None
-    return found if isinstance(found, dict) else {}
+    return {kind: row for kind, row in found.items() if _is_row(row)} if isinstance(found, dict) else {}
+
+
+def _is_row(row: object) -> bool:
+    """Whether the manifest's row of an artefact has what every row has."""
+    wanted = {"file": str, "digest": str, "size": int, "unpacked": int}
+    return isinstance(row, dict) and all(isinstance(row.get(key), kind) for key, kind in wanted.items())
 
 
 def _deno(project: Project, target: str, watcher: Watcher) -> deno.Binary:
@@ -300,8 +316,11 @@ def _bundle(binary: deno.Binary, project: Project) -> tuple[bytes, bytes]:
 
 
 def _from_root(source: str, output: str, root: Path) -> str:
-    """A source's path as the project folder sees it; what lies outside keeps its last parts."""
-    path = Path(os.path.normpath(Path(output, source)))
+    """A source's path as the project folder sees it; what lies outside keeps its last parts.
+
+    Deno writes it as a URL.
+    """
+    path = Path(os.path.normpath(Path(output, unquote(source))))
     home = root.resolve().as_posix()
     if path.is_relative_to(home):
         return path.relative_to(home).as_posix()
@@ -336,33 +355,46 @@ def _refusal(said: str, what: str) -> DenoError:
 
 
 def _included(project: Project) -> Iterator[Entry]:
-    """The files that ``build.include`` names, without those that must never ship."""
+    """The files that ``build.include`` names, each once, without those that must never ship."""
     root = project.root.resolve()
-    for pattern in project.build.include:
-        if PurePosixPath(pattern).is_absolute() or ".." in PurePosixPath(pattern).parts:
+    for path in sorted({path for pattern in project.build.include for path in _matches(root, pattern)}):
+        name, real = path.relative_to(root), path.resolve()
+        if not real.is_relative_to(root):
             raise ProjectError(
-                f'build.include has "{pattern}", which leaves the project folder',
-                "name files in the project folder",
+                f'build.include would ship "{name}", a link out of the project',
+                "copy the file into the project",
             )
-        found = [path for path in sorted(root.glob(pattern)) if path.is_file()]
-        kept = [path for path in found if _may_ship(path.relative_to(root))]
-        if not kept:
+        if not _may_ship(real.relative_to(root)):
             raise ProjectError(
-                f'build.include has "{pattern}", which matches no file that may ship',
-                f"check the pattern; never shipped: {', '.join(NEVER)}",
+                f'build.include would ship "{name}", a link to "{real.relative_to(root)}"',
+                f"leave it out; never shipped: {', '.join(NEVER)}",
             )
-        for path in kept:
-            if not path.resolve().is_relative_to(root):
-                raise ProjectError(
-                    f'build.include would ship "{path.relative_to(root)}", a link out of the project',
-                    "copy the file into the project",
-                )
-            executable = os.access(path, os.X_OK)
-            yield Entry(path.relative_to(root).as_posix(), path, executable)
+        yield Entry(name.as_posix(), path, os.access(path, os.X_OK))
+
+
+def _matches(root: Path, pattern: str) -> list[Path]:
+    """The files that a pattern names and that may ship. Raises ProjectError where there are none."""
+    if PurePosixPath(pattern).is_absolute() or ".." in PurePosixPath(pattern).parts:
+        raise ProjectError(
+            f'build.include has "{pattern}", which leaves the project folder',
+            "name files in the project folder",
+        )
+    try:
+        found = [path for path in root.glob(pattern) if path.is_file() and _may_ship(path.relative_to(root))]
+    except (IndexError, ValueError):  # how Python 3.11 refuses "." and "**.json"
+        raise ProjectError(
+            f'build.include has "{pattern}", which is no pattern', "name files, such as data/*.json"
+        ) from None
+    if not found:
+        raise ProjectError(
+            f'build.include has "{pattern}", which matches no file that may ship',
+            f"check the pattern; never shipped: {', '.join(NEVER)}",
+        )
+    return found
 
 
 def _may_ship(path: Path) -> bool:
-    return not any(fnmatch(part, never) for part in path.parts for never in NEVER)
+    return not any(fnmatch(part.lower(), never) for part in path.parts for never in NEVER)
 
 
 def _layer_entries(project: Project, watcher: Watcher) -> list[Entry]:

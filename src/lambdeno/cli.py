@@ -7,22 +7,22 @@ error included. Heavy imports stand in the commands, so that ``--help`` is quick
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from lambdeno import __version__
-from lambdeno.errors import FunctionError, LambdenoError
+from lambdeno.errors import FunctionError, LambdenoError, UsageError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from lambdeno.build import Artefact, Watcher
     from lambdeno.emulator import LocalLambda
     from lambdeno.invoke import Result
@@ -34,21 +34,44 @@ SANDBOXES = ("auto", "bubblewrap", "paths")
 
 
 class _Cli(click.Group):
-    """Shows our errors in our words, with our exit codes; nobody meets a traceback for a mistake."""
+    """Shows every error in our words, with our exit codes; nobody meets a traceback for a mistake."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read what stands before the command."""
+        with _told(ctx):
+            return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command."""
-        try:
+        with _told(ctx):
             return super().invoke(ctx)
-        except LambdenoError as error:
-            _show_error(error)
-            ctx.exit(error.exit_code)
-        except KeyboardInterrupt:
-            click.echo("", err=True)
-            ctx.exit(130)
 
 
-@click.group(cls=_Cli, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@contextmanager
+def _told(context: click.Context) -> Iterator[None]:
+    """Whatever ends the command line before its time becomes words and an exit code."""
+    try:
+        yield
+    except click.exceptions.NoArgsIsHelpError:
+        raise
+    except click.UsageError as error:
+        command = (error.ctx or context).command_path
+        _end(context, UsageError(error.format_message().rstrip("."), f"see {command} --help"))
+    except LambdenoError as error:
+        _end(context, error)
+    except KeyboardInterrupt:
+        click.echo("", err=True)
+        context.exit(130)
+
+
+@click.group(
+    cls=_Cli,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 100,
+        "color": False if os.environ.get("NO_COLOR") else None,  # https://no-color.org
+    },
+)
 @click.version_option(__version__, prog_name="lambdeno")
 def main() -> None:
     """Run Deno on AWS Lambda."""
@@ -140,7 +163,7 @@ def dev(port: int, sandbox: str, folder: Path) -> None:
         url = f"{local.endpoint}/2015-03-31/functions/{project.name}/invocations"
         click.echo(
             f"Local Lambda at {local.endpoint} with {project.name}, {project.shape} ({sandbox_words})\n"
-            f"  lambdeno invoke '{{}}' --project {folder} --endpoint-url {local.endpoint}\n"
+            f"  lambdeno invoke '{{}}' --project {shlex.quote(str(folder))} --endpoint-url {local.endpoint}\n"
             f"  curl -d '{{}}' {url}\n"
             f"  aws lambda invoke --endpoint-url {local.endpoint} --function-name {project.name}"
             " --cli-binary-format raw-in-base64-out --payload '{}' /dev/stdout",
@@ -163,15 +186,12 @@ def doctor(port: int, folder: Path) -> None:
     if _as_json():
         click.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
     else:
-        from rich.table import Table
-
-        table = Table(box=None, pad_edge=False, show_header=False)
         colours = {"ok": "green", "warn": "yellow", "fail": "red"}
         for finding in findings:
-            remedy = f"\n[dim]{finding.remedy}[/]" if finding.remedy else ""
-            colour = colours[finding.state]
-            table.add_row(f"[{colour}]{finding.state}[/]", finding.what, finding.found + remedy)
-        _console().print(table)
+            state = click.style(f"{finding.state:4}", fg=colours[finding.state])
+            click.echo(f"{state}  {finding.what:13}  {finding.found}")
+            if finding.remedy:
+                click.echo(click.style(" " * 21 + finding.remedy, dim=True))
     if any(finding.state == "fail" for finding in findings):
         click.get_current_context().exit(1)
 
@@ -180,8 +200,6 @@ def doctor(port: int, folder: Path) -> None:
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def deno(arguments: tuple[str, ...]) -> None:
     """Run the pinned Deno of this machine (as: lambdeno deno fmt)."""
-    import os
-
     from lambdeno import deno as noun
     from lambdeno import project as projects
 
@@ -201,15 +219,20 @@ def _as_json() -> bool:
     return bool(context and context.obj)
 
 
-def _console(*, stderr: bool = False) -> Console:
-    from rich.console import Console
-
-    return Console(stderr=stderr, highlight=False, soft_wrap=True)
+def _end(context: click.Context, error: LambdenoError) -> NoReturn:
+    """Show an error, and end with its code."""
+    _show_error(error)
+    context.exit(error.exit_code)
 
 
 def _show_error(error: LambdenoError) -> None:
-    if "--json" in sys.argv:
-        row = {"error": error.message, "hint": error.hint, "exit_code": error.exit_code}
+    if "--json" in sys.argv and sys.argv[1] != "deno":  # whose options are not ours
+        row = {
+            "error": error.message,
+            "hint": error.hint,
+            "detail": error.detail,
+            "exit_code": error.exit_code,
+        }
         click.echo(json.dumps(row))
         return
     if error.detail:
@@ -237,22 +260,13 @@ def _show_artefacts(made: list[Artefact]) -> None:
         }
         click.echo(json.dumps(rows, indent=2))
         return
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for title, side in (
-        ("artefact", "left"),
-        ("zipped", "right"),
-        ("unpacked", "right"),
-        ("digest", "left"),
-    ):
-        table.add_column(title, justify=side)  # type: ignore[arg-type]
-    for artefact in made:
-        zipped = artefact.zip
-        short = zipped.digest.removeprefix("sha256:")[:12]
-        sizes = (megabytes(zipped.size), megabytes(zipped.unpacked))
-        table.add_row(f"[bold]{zipped.path}[/]", *sizes, f"[dim]{short}[/]")
-    _console().print(table)
+    zips = [artefact.zip for artefact in made]
+    width = max(len(str(zipped.path)) for zipped in zips)  # a path is never cut: it is there to be copied
+    click.echo(click.style(f"{'artefact':{width}}   zipped  unpacked  digest", dim=True))
+    for zipped in zips:
+        path = click.style(f"{zipped.path!s:{width}}", bold=True)
+        digest = click.style(zipped.digest.removeprefix("sha256:")[:12], dim=True)
+        click.echo(f"{path}  {megabytes(zipped.size):>7}  {megabytes(zipped.unpacked):>8}  {digest}")
     for note in (note for artefact in made for note in artefact.notes):
         click.echo(click.style("note: ", fg="yellow") + note, err=True)
 
@@ -296,11 +310,12 @@ def _watcher() -> Iterator[Watcher]:
     if not sys.stderr.isatty():
         yield Watcher(step=lambda name: click.echo(name, err=True))
         return
+    from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn
 
-    bar = BarColumn(bar_width=30)
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), bar, DownloadColumn())
-    with Progress(*columns, console=_console(stderr=True), transient=True) as shown:
+    step = TextColumn("{task.description}", markup=False)  # a path may have brackets
+    columns = (SpinnerColumn(), step, BarColumn(bar_width=30), DownloadColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
         task = shown.add_task("Build", total=None)
         yield Watcher(
             step=lambda name: shown.reset(task, description=name, total=None),

@@ -31,7 +31,7 @@ from lambdeno.errors import BuildError
 __all__ = ["FILES", "LoadFailure", "fill", "lay_out", "obstacle"]
 
 FILES = ("dep_analysis_cache_v2", "node_analysis_cache_v2", "v8_code_cache_v2")
-ROUNDS = 4  # starts at most until a start compiles nothing: two in practice
+ROUNDS = 6  # starts at most until a start compiles nothing: two in practice
 LOAD_TIME = 60  # s, for one start
 HIT = re.compile(r"V8 code cache hit for ES module: (\S+),")
 MISS = re.compile(r"Updating V8 code cache for ES module: (\S+),")
@@ -81,8 +81,9 @@ def fill(opt: Iterable[Entry], function: Function) -> dict[str, bytes]:
                 raise LoadFailure(start.error[0], *_explain(*start.error))
             if caches and not MISS.search(start.log):
                 return caches
-            caches = {file: _canonical(start.folder / file) for file in FILES}
-            lay_out(function.code, [Entry(f".deno_dir/{file}", caches[file]) for file in FILES])
+            if all(_is_whole(start.folder / file) for file in FILES):
+                caches = {file: _canonical(start.folder / file) for file in FILES}
+                lay_out(function.code, [Entry(f".deno_dir/{file}", caches[file]) for file in FILES])
         again = ", ".join(sorted(set(MISS.findall(start.log)))[:3])
         raise BuildError(
             f"The code cache does not hold: V8 compiles {again} anew at every start",
@@ -180,6 +181,20 @@ def _explain(error_type: str, message: str) -> tuple[str, str]:
         f"The function fails while it loads: {error_type}: {message}",
         "mend it, or set build.code_cache = false in lambdeno.toml if it can only load on Lambda",
     )
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether Deno has written its release into a cache: beside all else, and without it drops all.
+
+    A process that was ended before that leaves a file without the row, rarely, on a busy machine.
+    """
+    source = sqlite3.connect(path)
+    try:
+        return bool(source.execute("SELECT 1 FROM info WHERE key = 'CLI_VERSION'").fetchone())
+    except sqlite3.OperationalError:  # not even the table
+        return False
+    finally:
+        source.close()
 
 
 def _canonical(path: Path) -> bytes:

@@ -29,7 +29,7 @@ from pathlib import Path
 from lambdeno.cache import cache_folder
 from lambdeno.errors import BuildError, DenoError
 
-__all__ = ["Binary", "cached", "get", "host_platform", "pins", "run"]
+__all__ = ["Binary", "cached", "get", "host_platform", "pins", "run", "verify"]
 
 TAGS = {
     "linux-x86_64": "manylinux_2_27_x86_64",
@@ -129,6 +129,15 @@ def cached(version: str, target: str, extra_pins: Mapping[str, str] | None = Non
     if not sha256 or not _is_whole(folder, target):
         return None
     return Binary(version, target, folder / _name(target), (folder / "sha256").read_text("ascii"))
+
+
+def verify(binary: Binary) -> None:
+    """Raise DenoError where a binary in the cache is no longer what it was when it got there."""
+    if _sha256(binary.path.open("rb")) != binary.sha256:
+        raise DenoError(
+            f'"{binary.path}" was altered: its sha256 is not the one that was verified',
+            f"remove the folder {binary.path.parent} and build again",
+        )
 
 
 def _pin(version: str, target: str, extra_pins: Mapping[str, str] | None) -> str | None:

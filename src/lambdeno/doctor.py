@@ -115,9 +115,13 @@ def _artefacts(project: Project) -> Iterator[Finding]:
             yield Finding(kind, "warn", "not built", f"lambdeno build {kind}")
             continue
         size = (project.dist / row["file"]).stat().st_size
-        state: Literal["ok", "fail"] = "ok" if size <= limits.ZIPPED else "fail"
         cache = "" if row.get("code_cache", True) else ", without code cache"
-        yield Finding(kind, state, f"{megabytes(size)} zipped, {megabytes(row['unpacked'])} unpacked{cache}")
+        found = f"{megabytes(size)} zipped, {megabytes(row['unpacked'])} unpacked{cache}"
+        if size <= limits.ZIPPED:
+            yield Finding(kind, "ok", found)
+        else:
+            remedy = f"Lambda takes {megabytes(limits.ZIPPED)}; lambdeno build {kind} names the largest files"
+            yield Finding(kind, "fail", found, remedy)
     unpacked = sum(row["unpacked"] for row in rows.values())
     if unpacked > limits.UNPACKED:
         yield Finding(

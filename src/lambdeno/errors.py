@@ -11,7 +11,7 @@
 
 Only ``cli.main`` catches them; everything below raises. A message is one
 sentence without a full stop that quotes the values it names; ``hint`` says what to do;
-``detail`` is what another program (Deno's type checker) said, shown below.
+``detail`` is what another program (Deno's type checker) said, shown above it.
 """
 
 from __future__ import annotations

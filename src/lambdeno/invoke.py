@@ -7,6 +7,7 @@ from the artefacts in ``dist/``, which are built first where they are missing or
 from __future__ import annotations
 
 import base64
+import binascii
 import http.client
 import json
 import time
@@ -15,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lambdeno.errors import EmulatorError, UsageError
 from lambdeno.project import Project
@@ -23,6 +25,7 @@ __all__ = ["ENDPOINT", "Result", "invoke", "read_event", "running"]
 
 ENDPOINT = "http://127.0.0.1:9000"  # where `lambdeno dev` listens unless told otherwise
 WAIT = 910  # s: Lambda's longest timeout and a little
+DESCRIPTION = 64 * 1024  # B, more than what a local Lambda says of a function
 
 
 @dataclass(frozen=True)
@@ -43,28 +46,48 @@ class Result:
 
 def read_event(source: str, stdin: Iterator[bytes] | None = None) -> bytes:
     """An event from JSON, a file's path, or ``-`` for standard input. Raises UsageError."""
+    words = source.encode("utf-8", "surrogatepass")
     if source == "-":
-        text, where = b"".join(stdin or ()), "standard input"
-    elif source.lstrip()[:1] in ("{", "[", '"') or _is_json(source):
-        text, where = source.encode(), "the event"
-    elif Path(source).is_file():
-        text, where = Path(source).read_bytes(), f'"{source}"'
+        event, what = b"".join(stdin or ()), "Standard input"
+    elif source.lstrip()[:1] in ("{", "[", '"') or _is_json(words):
+        event, what = words, "The event"
     else:
+        event, what = _read(source), f'"{source}"'
+    if not _is_json(event):
         raise UsageError(
-            f'"{source}" is neither JSON nor a file',
-            """give the event as JSON ('{"name": "Ada"}'), a file's path, or - for standard input""",
+            f"{what} is not JSON",
+            "check its quotes and brackets; it has to be UTF-8 without a byte order mark",
         )
-    if not _is_json(text):
-        raise UsageError(f"{where[0].upper()}{where[1:]} is not JSON", "check its quotes and brackets")
-    return text
+    return event
 
 
-def _is_json(text: bytes | str) -> bool:
+def _read(source: str) -> bytes:
     try:
-        json.loads(text)
+        return Path(source).read_bytes()
+    except PermissionError as error:
+        raise UsageError(f'Cannot read "{source}": {error.strerror}', "check the file") from None
+    except (OSError, ValueError):
+        start = source if len(source) <= 100 else f"{source[:100]}…"
+        raise UsageError(
+            f'"{start}" is neither JSON nor a file',
+            """give the event as JSON ('{"name": "Ada"}'), a file's path, or - for standard input""",
+        ) from None
+
+
+def _is_json(text: bytes) -> bool:
+    try:
+        _parse(text)
     except ValueError:
         return False
     return True
+
+
+def _parse(text: bytes) -> Any:
+    """JSON as Lambda takes it: UTF-8 without a byte order mark, no NaN. Raises ValueError."""
+    try:
+        return json.loads(text.decode("utf-8"), parse_constant=int)  # int("NaN") is a ValueError
+    except RecursionError:
+        raise ValueError("nested too deep") from None
 
 
 def running(endpoint: str, name: str) -> bool:
@@ -72,9 +95,10 @@ def running(endpoint: str, name: str) -> bool:
     try:
         with _connection(endpoint, timeout=2) as connection:
             connection.request("GET", f"/2015-03-31/functions/{name}/configuration")
-            return connection.getresponse().status == 200
-    except (OSError, http.client.HTTPException):
+            found = _parse(connection.getresponse().read(DESCRIPTION))
+    except (OSError, http.client.HTTPException, ValueError):
         return False
+    return isinstance(found, dict) and found.get("FunctionName") == name
 
 
 def invoke(endpoint: str, project: Project, event: bytes, kind: str = "RequestResponse") -> Result:
@@ -89,22 +113,23 @@ def invoke(endpoint: str, project: Project, event: bytes, kind: str = "RequestRe
             connection.request("POST", path, event, headers)
             response = connection.getresponse()
             payload = response.read()
-    except (OSError, http.client.HTTPException) as error:
+            tail = base64.b64decode(response.headers.get("X-Amz-Log-Result", ""))
+    except (OSError, http.client.HTTPException, binascii.Error) as error:
+        reason = " ".join(str(getattr(error, "strerror", None) or error).split())  # on one line
         raise EmulatorError(
-            f'Cannot invoke "{project.name}" at {endpoint}: {error}',
+            f'Cannot invoke "{project.name}" at {endpoint}: {reason}',
             "is a local Lambda running there?",
         ) from None
     taken = (time.perf_counter() - started) * 1000
     if response.status >= 400:
         raise EmulatorError(f'Lambda refused to invoke "{project.name}": {_said(payload)}')
-    log = base64.b64decode(response.headers.get("X-Amz-Log-Result", "")).decode("utf-8", "replace")
     function_error = response.headers.get("X-Amz-Function-Error", "")
-    return Result(response.status, payload, function_error, log, taken)
+    return Result(response.status, payload, function_error, tail.decode("utf-8", "replace"), taken)
 
 
 def _said(payload: bytes) -> str:
     try:
-        body = json.loads(payload)
+        body = _parse(payload)
         return str(body.get("Message") or body.get("message") or body)
     except (ValueError, AttributeError):
         return payload.decode("utf-8", "replace")
@@ -112,12 +137,23 @@ def _said(payload: bytes) -> str:
 
 @contextmanager
 def _connection(endpoint: str, timeout: float) -> Iterator[http.client.HTTPConnection]:
-    parts = urllib.parse.urlsplit(endpoint)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UsageError(f'"{endpoint}" is no endpoint URL', f"give one such as {ENDPOINT}")
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = kind(parts.hostname, parts.port, timeout=timeout)
+    scheme, host, port = _parts(endpoint)
+    kind = http.client.HTTPSConnection if scheme == "https" else http.client.HTTPConnection
+    connection = kind(host, port, timeout=timeout)
     try:
         yield connection
     finally:
         connection.close()
+
+
+def _parts(endpoint: str) -> tuple[str, str, int | None]:
+    """Scheme, host and port of a URL. Raises UsageError."""
+    try:
+        parts = urllib.parse.urlsplit(endpoint)
+        scheme, host, port = parts.scheme, parts.hostname or "", parts.port
+        host.encode("idna")
+    except ValueError:
+        scheme, host, port = "", "", None
+    if scheme not in ("http", "https") or not host:
+        raise UsageError(f'"{endpoint}" is no endpoint URL', f"give one such as {ENDPOINT}")
+    return scheme, host, port

@@ -35,11 +35,11 @@ def document(name: str, rows: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _lambdeno(rows: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    row = rows.get("runtime-layer")
+    row = _row(rows, "runtime-layer", "version", "shape")
     if row is None:
         return
     ours = _component("lambdeno", row["version"], "MIT", purl=f"pkg:pypi/lambdeno@{row['version']}")
-    if row["shape"] != "os-only":
+    if "bootstrap" not in row:
         yield ours
         return  # Lambda brings the interpreter
     yield {**ours, "hashes": _hashes(row["bootstrap"])}
@@ -65,7 +65,7 @@ def _lambdeno(rows: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _deno(rows: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    row = rows.get("deno-layer")
+    row = _row(rows, "deno-layer", "version", "binary")
     if row is not None:
         version = row["version"]
         yield {
@@ -73,6 +73,12 @@ def _deno(rows: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             "cpe": f"cpe:2.3:a:deno:deno:{version}:*:*:*:*:*:*:*",
             "hashes": _hashes(row["binary"]),
         }
+
+
+def _row(rows: Mapping[str, Any], kind: str, *facts: str) -> Mapping[str, Any] | None:
+    """An artefact's row, if it has these facts: another version of lambdeno may have written it."""
+    row = rows.get(kind, {})
+    return row if all(fact in row for fact in facts) else None
 
 
 def _component(name: str, version: str, license_id: str, *, purl: str) -> dict[str, Any]:

@@ -1,0 +1,461 @@
+"""``lambdeno build``: what is rebuilt, what is kept, what ships, and what the manifest says of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lambdeno
+from lambdeno import archive, build, codecache, interpreter, project
+from lambdeno.archive import Entry
+from lambdeno.build import Watcher
+from lambdeno.emulator import host_architecture
+from lambdeno.errors import ArtifactError, ProjectError
+from lambdeno.project import DENO_VERSION
+from tests.conftest import PROGRAM, TARGET, VERSION, Put
+from tests.e2e.conftest import LAMBDENO, run
+
+MAIN = (
+    'import { twice } from "./twice.ts";\nexport const handler = (event: number): number => twice(event);\n'
+)
+TWICE = "export const twice = (value: number): number => value * 2;\n"
+QUICK = "[build]\ncheck = false\ncode_cache = false\n"
+ARCHITECTURE = f'architecture = "{host_architecture()}"\n'
+
+
+def write(folder: Path, toml: str = QUICK) -> Path:
+    """A project of two files without a package."""
+    (folder / "src").mkdir(parents=True)
+    (folder / "src/main.ts").write_text(MAIN)
+    (folder / "src/twice.ts").write_text(TWICE)
+    (folder / "lambdeno.toml").write_text(ARCHITECTURE + toml)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project whose function and runtime layer are built, with what code cache can be had."""
+    folder = write(tmp_path_factory.mktemp("original") / "twice", "")
+    for kind in ("runtime-layer", "function"):
+        built = run("build", kind, folder=folder)
+        assert built.returncode == 0, built.stderr
+    return folder
+
+
+@pytest.fixture
+def folder(original: Path, tmp_path: Path) -> Path:
+    """The built project, for a test to change."""
+    return shutil.copytree(original, tmp_path / "twice")
+
+
+@pytest.fixture
+def quick(tmp_path: Path) -> Path:
+    """A project that builds in a moment; nothing is built yet."""
+    return write(tmp_path / "quick")
+
+
+@pytest.fixture
+def made_up(tmp_path: Path, cache: Path, put: Put) -> Path:
+    """A project on the made-up Deno."""
+    (tmp_path / "lambdeno.toml").write_text(
+        f'architecture = "x86_64"\n[deno]\nversion = "{VERSION}"\nsha256 = {{ {TARGET} = "{put()}" }}\n'
+    )
+    assert not cache.exists()
+    return tmp_path
+
+
+def shipped(path: Path) -> dict[str, bytes]:
+    """Names and contents of a zip."""
+    with zipfile.ZipFile(path) as zipped:
+        return {name: zipped.read(name) for name in zipped.namelist()}
+
+
+def rows(folder: Path) -> dict[str, Any]:
+    """The manifest."""
+    found: dict[str, Any] = json.loads((folder / "dist/manifest.json").read_text())
+    return found
+
+
+# --- the manifest -------------------------------------------------------------------------------
+
+
+def test_the_functions_row_has_these_facts(folder: Path) -> None:
+    """dist/manifest.json says of the function what was built from what."""
+    row = rows(folder)["function"]
+    contents = shipped(folder / "dist/function.zip")
+    assert row == {
+        "file": "function.zip",
+        "digest": archive.digest(Entry(name, data) for name, data in contents.items()),
+        "sha256": hashlib.sha256((folder / "dist/function.zip").read_bytes()).hexdigest(),
+        "size": (folder / "dist/function.zip").stat().st_size,
+        "unpacked": sum(map(len, contents.values())),
+        "bundle": len(contents["function.bundle.js"]),
+        "code_cache": not codecache.obstacle(host_architecture()),
+        "deno": DENO_VERSION,
+        "handler": "function.handler",
+        "name": "twice",
+        "runtime": rows(folder)["runtime-layer"]["source"],
+    }
+
+
+def test_the_runtime_layers_row_has_these_facts(folder: Path) -> None:
+    """The manifest says which versions the runtime layer is for; its digest is that of the zip's files."""
+    row = rows(folder)["runtime-layer"]
+    contents = shipped(folder / "dist/runtime-layer.zip")
+    entries = [Entry(name, data, executable=name == "bootstrap") for name, data in contents.items()]
+    source = [entry for entry in entries if not entry.name.startswith("lambdeno/deno_dir/")]
+    assert row == {
+        "file": "runtime-layer.zip",
+        "digest": archive.digest(entries),
+        "sha256": hashlib.sha256((folder / "dist/runtime-layer.zip").read_bytes()).hexdigest(),
+        "size": (folder / "dist/runtime-layer.zip").stat().st_size,
+        "unpacked": sum(map(len, contents.values())),
+        "architecture": host_architecture(),
+        "bootstrap": f"sha256:{hashlib.sha256(contents['bootstrap']).hexdigest()}",
+        "code_cache": not codecache.obstacle(host_architecture()),
+        "deno": DENO_VERSION,
+        "python": interpreter.pins()["cpython"]["version"],
+        "shape": "os-only",
+        "source": archive.digest(source),
+        "version": lambdeno.__version__,
+    }
+
+
+def test_the_deno_layers_row_has_these_facts(made_up: Path) -> None:
+    """The manifest holds the binary's own sha256."""
+    assert run("build", "deno-layer", folder=made_up).returncode == 0
+    assert shipped(made_up / "dist/deno-layer-x86_64.zip") == {"bin/deno": PROGRAM}
+    assert rows(made_up)["deno-layer"] == {
+        "file": "deno-layer-x86_64.zip",
+        "digest": archive.digest([Entry("bin/deno", PROGRAM, executable=True)]),
+        "sha256": hashlib.sha256((made_up / "dist/deno-layer-x86_64.zip").read_bytes()).hexdigest(),
+        "size": (made_up / "dist/deno-layer-x86_64.zip").stat().st_size,
+        "unpacked": len(PROGRAM),
+        "architecture": "x86_64",
+        "binary": f"sha256:{hashlib.sha256(PROGRAM).hexdigest()}",
+        "version": VERSION,
+    }
+
+
+def test_building_one_kind_keeps_the_rows_of_the_others(folder: Path) -> None:
+    """The manifest is about all that lies in dist/."""
+    before = rows(folder)
+    assert run("build", "function", folder=folder).returncode == 0
+    assert rows(folder) == before
+
+
+def test_a_manifest_that_is_none_is_named(quick: Path) -> None:
+    """What cannot be read is told with the remedy."""
+    (quick / "dist").mkdir()
+    (quick / "dist/manifest.json").write_text("{")
+    with pytest.raises(ArtifactError, match=r"manifest\.json") as caught:
+        build.manifest(project.load(quick))
+    assert caught.value.hint == "remove it and run lambdeno build"
+
+
+# --- the Deno layer -----------------------------------------------------------------------------
+
+
+def test_an_unchanged_deno_layer_is_not_compressed_again(made_up: Path) -> None:
+    """The second build leaves the very file in place."""
+    loaded = project.load(made_up)
+    steps: list[str] = []
+    build.build_deno_layer(loaded, Watcher(steps.append))
+    zipped = made_up / "dist/deno-layer-x86_64.zip"
+    before, row = zipped.stat(), rows(made_up)
+    again = build.build_deno_layer(loaded, Watcher(steps.append))
+    assert (zipped.stat().st_ino, zipped.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert (again.zip.size, again.zip.unpacked) == (before.st_size, len(PROGRAM))
+    assert rows(made_up) == row
+    assert steps[-1:] == ["Compress the Deno layer"]
+    assert steps.count("Compress the Deno layer") == 1
+
+
+@pytest.mark.parametrize("spoil", ["gone", "cut short", "altered"])
+def test_a_spoilt_deno_layer_is_made_anew(made_up: Path, spoil: str) -> None:
+    """`lambdeno build` mends what was damaged in dist/."""
+    loaded = project.load(made_up)
+    path = build.build_deno_layer(loaded).zip.path
+    good = path.read_bytes()
+    path.unlink()
+    if spoil == "cut short":
+        path.write_bytes(good[:-9])
+    elif spoil == "altered":
+        middle = len(good) // 2
+        path.write_bytes(good[:middle] + bytes([good[middle] ^ 0xFF]) + good[middle + 1 :])
+    build.build_deno_layer(loaded)
+    assert path.read_bytes() == good
+
+
+def test_a_binary_altered_in_the_cache_does_not_ship(made_up: Path, cache: Path) -> None:
+    """The layer holds what was verified, or there is no layer."""
+    build.build_deno_layer(project.load(made_up))
+    [binary] = cache.glob("deno/*/deno")
+    binary.write_bytes(PROGRAM + b"more")
+    shutil.rmtree(made_up / "dist")
+    done = run("build", "deno-layer", folder=made_up)
+    assert done.returncode == 4
+    assert str(binary) in done.stderr
+    assert not (made_up / "dist/deno-layer-x86_64.zip").exists()
+
+
+# --- the function -------------------------------------------------------------------------------
+
+
+def test_the_map_is_named_in_the_bundle_only_when_it_ships(folder: Path) -> None:
+    """Without build.source_map the bundle ends without a word about a map that is not there."""
+    bundle = shipped(folder / "dist/function.zip")["function.bundle.js"]
+    assert b"sourceMappingURL" not in bundle
+    (folder / "lambdeno.toml").write_text(ARCHITECTURE + QUICK + "source_map = true\n")
+    assert run("build", "function", folder=folder).returncode == 0
+    with_map = shipped(folder / "dist/function.zip")
+    assert with_map["function.bundle.js"] == bundle + b"//# sourceMappingURL=function.bundle.js.map\n"
+    assert with_map["function.bundle.js.map"] == (folder / "dist/function.bundle.js.map").read_bytes()
+    assert str(folder).encode() not in with_map["function.bundle.js.map"]
+
+
+def test_a_bundle_can_be_left_readable(quick: Path) -> None:
+    """build.minify = false keeps names and lines."""
+    (quick / "lambdeno.toml").write_text(ARCHITECTURE + QUICK + "minify = false\n")
+    made = build.build_function(project.load(quick))
+    assert b"twice" in shipped(made.zip.path)["function.bundle.js"]
+
+
+def test_types_are_not_checked_where_the_project_says_so(quick: Path) -> None:
+    """build.check = false bundles what the type checker would refuse."""
+    (quick / "src/twice.ts").write_text('export const twice = (value: number): number => "x" + value;\n')
+    assert run("build", "function", folder=quick).returncode == 0
+    (quick / "lambdeno.toml").write_text(ARCHITECTURE + "[build]\ncode_cache = false\n")
+    done = run("build", "function", folder=quick)
+    assert done.returncode == 4
+    assert "twice.ts:1:" in done.stderr
+
+
+def test_a_project_without_a_code_cache_says_so(quick: Path) -> None:
+    """build.code_cache = false is a note, and the zip holds the bundle alone."""
+    done = run("build", "function", folder=quick)
+    assert "note: The function has no code cache: build.code_cache is false in lambdeno.toml" in done.stderr
+    assert list(shipped(quick / "dist/function.zip")) == ["function.bundle.js"]
+    assert rows(quick)["function"]["code_cache"] is False
+
+
+def test_the_project_may_lie_anywhere(tmp_path: Path) -> None:
+    """Spaces, brackets and letters of every script in the project's path change nothing."""
+    folder = write(tmp_path / "my [red] Größe 日本 'quoted'")
+    done = run("build", "function", "--project", folder, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    sources = json.loads((folder / "dist/function.bundle.js.map").read_text())["sources"]
+    assert sorted(sources) == ["src/main.ts", "src/twice.ts"]
+
+
+# --- included files -----------------------------------------------------------------------------
+
+
+def included(folder: Path, *patterns: str) -> list[str]:
+    """What build.include with these patterns adds to the function."""
+    (folder / "lambdeno.toml").write_text(ARCHITECTURE + QUICK + f"include = {list(patterns)}\n")
+    made = build.build_function(project.load(folder))
+    return [entry.name for entry in made.zip.entries if entry.name != "function.bundle.js"]
+
+
+@pytest.fixture
+def data(quick: Path) -> Path:
+    """The project with files to include."""
+    for name in ("data/a.json", "data/b.json", "data/deep/c.json", "tool"):
+        (quick / name).parent.mkdir(parents=True, exist_ok=True)
+        (quick / name).write_text(name)
+    (quick / "tool").chmod(0o755)
+    return quick
+
+
+def test_two_globs_may_name_one_file(data: Path) -> None:
+    """A file ships once, however many patterns match it."""
+    assert included(data, "data/*.json", "data/a.json", "data/**/*") == [
+        "data/a.json",
+        "data/b.json",
+        "data/deep/c.json",
+    ]
+
+
+@pytest.mark.parametrize("pattern", ["", ".", "data/**.json", "../x", "/etc/hosts", "gone/*"])
+def test_a_pattern_that_ships_nothing_is_named(data: Path, pattern: str) -> None:
+    """What is no pattern, leads out of the project or matches no file is told with the key's name."""
+    with pytest.raises(ProjectError) as caught:
+        included(data, pattern)
+    assert caught.value.message.startswith(f'build.include has "{pattern}", which ')
+
+
+def test_a_program_stays_executable(data: Path) -> None:
+    """Of a file's mode, the one bit that matters ships."""
+    assert included(data, "tool", "data/a.json") == ["data/a.json", "tool"]
+    with zipfile.ZipFile(data / "dist/function.zip") as zipped:
+        assert oct(zipped.getinfo("tool").external_attr >> 16) == "0o100755"
+        assert oct(zipped.getinfo("data/a.json").external_attr >> 16) == "0o100644"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(".env", ".env.production", ".npmrc", "server.pem", "server.key", ".ssh/id", ".aws/credentials"),
+        *(".git/config", "node_modules/x/index.js", "dist/function.zip", "server.PEM", ".ENV"),
+    ],
+)
+def test_a_secret_is_refused_by_its_own_name(data: Path, name: str) -> None:
+    """Even a pattern that names the file itself does not ship it."""
+    (data / name).parent.mkdir(parents=True, exist_ok=True)
+    (data / name).write_text("secret")
+    with pytest.raises(ProjectError, match="matches no file that may ship"):
+        included(data, name)
+
+
+def test_a_link_to_a_secret_does_not_ship_it(data: Path) -> None:
+    """What may not ship by its own name may not by another."""
+    (data / ".env").write_text("SECRET=1")
+    (data / "data/settings").symlink_to("../.env")
+    with pytest.raises(ProjectError, match=r"data/settings|\.env"):
+        included(data, "data/settings")
+
+
+def test_a_link_within_the_project_ships_its_file(data: Path) -> None:
+    """A link is its content."""
+    (data / "data/link.json").symlink_to("a.json")
+    assert included(data, "data/link.json") == ["data/link.json"]
+    assert shipped(data / "dist/function.zip")["data/link.json"] == b"data/a.json"
+
+
+def test_a_linked_folder_out_of_the_project_does_not_ship(data: Path, tmp_path: Path) -> None:
+    """A folder behind a link is not the project's."""
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside/file").write_text("foreign")
+    (data / "data/link").symlink_to(tmp_path / "outside")
+    with pytest.raises(ProjectError, match="a link out of the project"):
+        included(data, "data/link/*")
+
+
+def test_no_file_takes_the_bundles_place(data: Path) -> None:
+    """A file of the bundle's name in the project is an error, not a silent choice."""
+    (data / "function.bundle.js").write_text("export const handler = () => 'foreign';\n")
+    with pytest.raises(ArtifactError, match=r'Two files want the name "function\.bundle\.js"'):
+        included(data, "function.bundle.js")
+
+
+# --- what is up to date -------------------------------------------------------------------------
+
+
+def state(folder: Path) -> dict[str, int]:
+    """The files of dist/, each with the inode that it has until it is written anew."""
+    return {path.name: path.stat().st_ino for path in (folder / "dist").glob("*.zip")}
+
+
+def rebuilt(folder: Path) -> set[str]:
+    """The artefacts that bringing the project up to date writes anew; the Deno layer aside."""
+    before = state(folder)
+    build.up_to_date(project.load(folder))
+    return {name for name, inode in state(folder).items() if before.get(name) != inode}
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A quick project with all three artefacts."""
+    folder = write(tmp_path_factory.mktemp("whole") / "quick")
+    build.up_to_date(project.load(folder))
+    return folder
+
+
+@pytest.fixture
+def current(whole: Path, tmp_path: Path) -> Path:
+    """A copy of the whole project that stays as old as it is."""
+    return shutil.copytree(whole, tmp_path / "quick")
+
+
+def test_without_an_edit_nothing_is_built(current: Path) -> None:
+    """A second look writes nothing, manifest included."""
+    before = (current / "dist/manifest.json").stat().st_mtime_ns
+    assert rebuilt(current) == set()
+    assert (current / "dist/manifest.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("name", ["src/main.ts", "src/twice.ts", "lambdeno.toml", "deno.json", "data.json"])
+def test_an_edited_file_rebuilds_the_function_alone(current: Path, name: str) -> None:
+    """Sources, settings and whatever else lies in the project: a newer one is reason enough."""
+    with (current / name).open("a") as file:
+        file.write("{}\n" if name.endswith(".json") else "\n")
+    assert rebuilt(current) == {"function.zip"}
+    assert rebuilt(current) == set()
+
+
+@pytest.mark.parametrize("name", ["dist/notes.txt", "node_modules/x/index.js", ".git/index"])
+def test_what_is_not_a_source_rebuilds_nothing(current: Path, name: str) -> None:
+    """dist/, node_modules/ and .git/ change without the function."""
+    (current / name).parent.mkdir(parents=True, exist_ok=True)
+    (current / name).write_text("new")
+    assert rebuilt(current) == set()
+
+
+@pytest.mark.parametrize("name", ["function.zip", "runtime-layer.zip"])
+@pytest.mark.parametrize("spoil", ["gone", "cut short"])
+def test_what_is_missing_or_cut_short_is_built(current: Path, name: str, spoil: str) -> None:
+    """An artefact that is not as the manifest has it is made anew."""
+    good = (current / "dist" / name).read_bytes()
+    (current / "dist" / name).unlink()
+    if spoil == "cut short":
+        (current / "dist" / name).write_bytes(good[:-1])
+    assert name in rebuilt(current)
+    assert (current / "dist" / name).read_bytes() == good
+
+
+def test_an_editors_lock_does_not_stop_the_build(current: Path) -> None:
+    """A link that leads nowhere, as editors leave beside a file at work, is no error."""
+    (current / "src/.#main.ts").symlink_to("ada@host.1234")
+    assert rebuilt(current) <= {"function.zip"}
+
+
+# --- ends ---------------------------------------------------------------------------------------
+
+
+def test_ctrl_c_leaves_dist_as_it_was(current: Path) -> None:
+    """An interrupted build ends with 130 and no traceback; nothing half-written stays."""
+    (current / "dist/deno-layer-x86_64.zip").unlink(missing_ok=True)
+    (current / "dist/deno-layer-arm64.zip").unlink(missing_ok=True)
+    before = {path.name: path.read_bytes() for path in (current / "dist").iterdir()}
+    command = [LAMBDENO, "build", "deno-layer"]
+    with subprocess.Popen(command, cwd=current, stderr=subprocess.PIPE, text=True) as process:
+        for _ in range(500):
+            if list((current / "dist").glob(".deno-layer*")):
+                break
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "Traceback" not in said
+    assert {path.name: path.read_bytes() for path in (current / "dist").iterdir()} == before
+
+
+def test_a_build_leaves_no_temporary_file(
+    quick: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a build needs on the way is gone when it ends, well or not."""
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    (quick / "lambdeno.toml").write_text(ARCHITECTURE)
+    assert run("build", "function", folder=quick).returncode == 0
+    (quick / "src/main.ts").write_text("export const other = 1;\n")
+    assert run("build", "function", folder=quick).returncode == 4
+    assert list(temporary.iterdir()) == []
+    assert sorted(os.listdir(quick / "dist")) == [  # noqa: PTH208 - names are enough
+        "function.bundle.js.map",
+        "function.zip",
+        "manifest.json",
+        "sbom.json",
+    ]
