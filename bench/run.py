@@ -29,6 +29,7 @@ from lambdeno import build, project
 
 HERE = Path(__file__).parent
 INSIDE = "LAMBDENO_BENCH_WORK"
+TMP = "tmp"  # below the work folder
 FLAGS = ["run", "--quiet", "--no-prompt", "--no-check", "--cached-only", "--no-config", "--no-lock", "-A"]
 AGAINST = {
     "lambdeno": ("fetch loop", "lambdeno, managed"),
@@ -104,10 +105,11 @@ def contestants(work: Path, python: str) -> Iterator[Peer]:
     yield Peer(
         "fetch loop", "hello-plain", "layers", peer, {**theirs, "DENO_NO_UPDATE_CHECK": "1"}, warm=True
     )
-    yield Peer("lambdeno", "hello", "layers", ours, LAMBDA, warm=True)
-    yield Peer("lambdeno, managed", "hello", "managed", managed, LAMBDA, warm=True)
-    yield Peer("lambdeno, large", "large", "layers", ours, LAMBDA)
-    yield Peer("lambdeno, large, no cache", "large-plain", "layers-plain", ours, LAMBDA)
+    own = {**LAMBDA, "TMPDIR": str(work / TMP)}
+    yield Peer("lambdeno", "hello", "layers", ours, own, warm=True)
+    yield Peer("lambdeno, managed", "hello", "managed", managed, own, warm=True)
+    yield Peer("lambdeno, large", "large", "layers", ours, own)
+    yield Peer("lambdeno, large, no cache", "large-plain", "layers-plain", ours, own)
 
 
 def measure(work: Path, peers: list[Peer], rounds: int, invocations: int, target: Path | None) -> None:
@@ -120,8 +122,10 @@ def measure(work: Path, peers: list[Peer], rounds: int, invocations: int, target
         for peer in peers:
             install(work / peer.task, work / "var-task")  # which is /var/task
             install(work / peer.layer, work / "opt")
+            empty(work / TMP)
             cold[peer.name].append(drive(peer.command, peer.environment))
             if peer.warm:
+                empty(work / TMP)
                 warm[peer.name].append(drive(peer.command, peer.environment, invocations))
     print(table(cold, warm, rounds, load))
     if target:
@@ -141,9 +145,15 @@ def measure(work: Path, peers: list[Peer], rounds: int, invocations: int, target
 
 def install(source: Path, target: Path) -> None:
     """Make a folder hold just what another one holds, by links to the same files."""
-    for path in target.iterdir():
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    empty(target)
     shutil.copytree(source, target, copy_function=os.link, dirs_exist_ok=True)
+
+
+def empty(folder: Path) -> None:
+    """Make a folder that has nothing in it; a new execution environment's /tmp is one."""
+    folder.mkdir(exist_ok=True)
+    for path in folder.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def table(
