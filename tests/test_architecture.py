@@ -43,9 +43,12 @@ SHIPPED = {
     "lambdeno/fault.py",
     "lambdeno/function.bundle.js",
     "lambdeno/runtime.js",
+    "lambdeno/runtime.py",
     "lambdeno/runtime1.py",
+    "lambdeno/runtime2.py",
     "lambdeno/runtime_api.py",
     "lambdeno/settings.py",
+    "lambdeno/streams.py",
 }
 
 

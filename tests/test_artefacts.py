@@ -26,7 +26,8 @@ export const handler = (event: unknown): number => double(z.number().parse(event
 """
 CACHES = ["dep_analysis_cache_v2", "node_analysis_cache_v2", "v8_code_cache_v2"]
 NO_CACHE = bool(codecache.obstacle("x86_64"))
-MODULES = ["bootstrap", "connection", "deno", "fault", "runtime1", "runtime_api", "settings"]
+MODULES = ["bootstrap", "connection", "deno", "fault", "runtime", "runtime1", "runtime2", "runtime_api"]
+MODULES += ["settings", "streams"]
 
 
 def write_project(folder: Path, toml: str = "") -> Path:

@@ -9,7 +9,7 @@ import pytest
 
 from lambdeno import limits, project
 from lambdeno.errors import ProjectError
-from lambdeno.project import Build, Deno, Project
+from lambdeno.project import Build, Deno, Project, Runtime2
 
 # Words of the libraries below, which a reader of an error message must not need to know.
 JARGON = re.compile(
@@ -60,7 +60,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         name = "Shop_1-a"
         entry = "lib/shop.ts"
         handler = "function.shop"
-        runtime = "runtime1"
+        runtime = "runtime2"
         shape = "managed"
         architecture = "arm64"
         memory = 1024
@@ -76,6 +76,9 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         source_map = true
         code_cache = false
         include = ["data/*.json"]
+        [runtime2]
+        standby = "off"
+        private_tmp = true
         """,
     )
     assert project.load(folder) == Project(
@@ -83,7 +86,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         name="Shop_1-a",
         entry="lib/shop.ts",
         handler="function.shop",
-        runtime="runtime1",
+        runtime="runtime2",
         shape="managed",
         architecture="arm64",
         memory=1024,
@@ -91,6 +94,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         environment={"GREETING": "Grüße"},
         deno=Deno("2.9.7", ("--allow-net", "--allow-env"), {"linux-x86_64": sha256}),
         build=Build(check=False, minify=False, source_map=True, code_cache=False, include=("data/*.json",)),
+        runtime2=Runtime2("off", private_tmp=True),
     )
 
 
@@ -205,7 +209,8 @@ def test_a_wrong_type_is_answered_with_the_right_one(
         ("memory = -1", "memory", "at least 128"),
         ("timeout = 0", "timeout", "at least 1"),
         ("timeout = 901", "timeout", "at most 900"),
-        ("runtime = 'runtime9'", "runtime", '"runtime1"'),
+        ("runtime = 'runtime9'", "runtime", '"runtime1" or "runtime2"'),
+        ("runtime2.standby = 'maybe'", "runtime2.standby", '"auto", "on" or "off"'),
         ("shape = 'image'", "shape", '"os-only" or "managed"'),
         ("architecture = 'arm'", "architecture", '"x86_64" or "arm64"'),
         ("name = ''", "name", "1 to 64 letters, digits, - and _"),
@@ -347,3 +352,21 @@ def test_a_project_is_frozen(tmp_path: Path) -> None:
 def words(error: ProjectError, folder: Path) -> str:
     """What the error says, without the folder's name."""
     return f"{error.message}\n{error.hint}".replace(str(folder), "")
+
+
+def test_settings_of_the_other_runtime_are_told(tmp_path: Path) -> None:
+    """A key that would have no effect is a mistake."""
+    error = refusal(write(tmp_path, "[runtime2]\nprivate_tmp = true"))
+    assert 'has settings in [runtime2], and runtime = "runtime1"' in error.message
+
+
+def test_settings_reach_the_bootstrap_as_variables(tmp_path: Path) -> None:
+    """What differs from the default is a variable of the function."""
+    toml = 'runtime = "runtime2"\n[runtime2]\nstandby = "on"\nprivate_tmp = true\n'
+    assert project.load(write(tmp_path / "all", toml)).variables == {
+        "LAMBDENO_RUNTIME": "runtime2",
+        "LAMBDENO_STANDBY": "on",
+        "LAMBDENO_PRIVATE_TMP": "on",
+    }
+    plain = project.load(write(tmp_path / "plain", 'runtime = "runtime2"'))
+    assert plain.variables == {"LAMBDENO_RUNTIME": "runtime2"}

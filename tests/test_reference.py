@@ -11,7 +11,7 @@ import msgspec
 
 from lambdeno import errors
 from lambdeno.cli import main
-from lambdeno.project import Build, Deno, Project
+from lambdeno.project import Build, Deno, Project, Runtime2
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = (ROOT / "docs/reference.md").read_text("utf-8")
@@ -32,7 +32,7 @@ def rows(text: str) -> dict[str, list[str]]:
 def keys(kind: Callable[[], msgspec.Struct], prefix: str = "") -> dict[str, object]:
     """The keys of a table of lambdeno.toml, with their defaults."""
     values = msgspec.structs.asdict(kind())
-    nested: dict[str, Callable[[], msgspec.Struct]] = {"deno": Deno, "build": Build}
+    nested: dict[str, Callable[[], msgspec.Struct]] = {"deno": Deno, "build": Build, "runtime2": Runtime2}
     found: dict[str, object] = {}
     for name, value in values.items():
         if name in nested:

@@ -30,7 +30,7 @@ from lambdeno import archive, codecache, deno, interpreter, sbom
 from lambdeno.archive import Entry, Zip
 from lambdeno.emulator import Function
 from lambdeno.errors import ArtifactError, BuildError, DenoError, ProjectError
-from lambdeno.project import Project
+from lambdeno.project import Project, Runtime2
 
 __all__ = [
     "Artefact",
@@ -275,11 +275,16 @@ def _fill(project: Project, layer: list[Entry], task: list[Entry], watcher: Watc
             runtime=lambda_runtime(project),
             architecture=project.architecture,
             memory=project.memory,
-            environment=project.variables
-            if task
-            else msgspec.structs.replace(project, environment={}).variables,
+            environment=_loading(project, project.environment if task else {}).variables,
         )
         return codecache.fill([*layer, _deno_entry(project, watcher)], function)
+
+
+def _loading(project: Project, environment: Mapping[str, str]) -> Project:
+    """The project as it is loaded at build: what V8 compiles is the same for both runtimes."""
+    return msgspec.structs.replace(
+        project, runtime="runtime1", runtime2=Runtime2(), environment=dict(environment)
+    )
 
 
 def _deno_entry(project: Project, watcher: Watcher) -> Entry:

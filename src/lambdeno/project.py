@@ -16,7 +16,7 @@ import msgspec
 from lambdeno import limits
 from lambdeno.errors import ProjectError
 
-__all__ = ["Architecture", "Build", "Deno", "Project", "load"]
+__all__ = ["Architecture", "Build", "Deno", "Project", "Runtime2", "load"]
 
 FILE = "lambdeno.toml"
 DENO_VERSION = "2.9.8"
@@ -28,7 +28,15 @@ Handler = Annotated[str, msgspec.Meta(pattern=r"\A[^\s.][^\s]*\.[^\s.]+\Z", max_
 Version = Annotated[str, msgspec.Meta(pattern=r"\A[0-9]+\.[0-9]+\.[0-9]+\Z")]
 
 PLATFORMS = ("linux-x86_64", "linux-arm64", "macos-x86_64", "macos-arm64", "windows-x86_64")
-OURS = frozenset({"AWS_LAMBDA_EXEC_WRAPPER", "LAMBDENO_PERMISSIONS", "LAMBDENO_RUNTIME"})
+OURS = frozenset(
+    {
+        "AWS_LAMBDA_EXEC_WRAPPER",
+        "LAMBDENO_PERMISSIONS",
+        "LAMBDENO_PRIVATE_TMP",
+        "LAMBDENO_RUNTIME",
+        "LAMBDENO_STANDBY",
+    }
+)
 
 
 class Deno(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -49,6 +57,13 @@ class Build(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     include: tuple[str, ...] = ()  # globs of further files, from the project folder
 
 
+class Runtime2(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``[runtime2]``: a Deno process for each invocation."""
+
+    standby: Literal["auto", "on", "off"] = "auto"  # whether the next one loads the function ahead
+    private_tmp: bool = False  # an empty folder for each invocation, in place of the shared /tmp
+
+
 class Project(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One function: what it is made from and how Lambda runs it."""
 
@@ -56,7 +71,7 @@ class Project(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: Name = ""
     entry: str = "src/main.ts"
     handler: Handler = "function.handler"
-    runtime: Literal["runtime1"] = "runtime1"
+    runtime: Literal["runtime1", "runtime2"] = "runtime1"
     shape: Literal["os-only", "managed"] = "os-only"
     architecture: Architecture = "x86_64"
     memory: Annotated[int, msgspec.Meta(ge=128, le=10240)] = 512  # MB
@@ -64,6 +79,7 @@ class Project(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     environment: dict[str, str] = {}
     deno: Deno = Deno()
     build: Build = Build()
+    runtime2: Runtime2 = Runtime2()
 
     @property
     def dist(self) -> Path:
@@ -76,9 +92,16 @@ class Project(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         added: dict[str, str] = {"LAMBDENO_RUNTIME": self.runtime}
         if self.deno.permissions:
             added["LAMBDENO_PERMISSIONS"] = " ".join(self.deno.permissions)
+        if self.runtime2.standby != "auto":
+            added["LAMBDENO_STANDBY"] = self.runtime2.standby
+        if self.runtime2.private_tmp:
+            added["LAMBDENO_PRIVATE_TMP"] = "on"
         if self.shape == "managed":
             added["AWS_LAMBDA_EXEC_WRAPPER"] = "/opt/bootstrap"
         return {**self.environment, **added}
+
+
+TABLES: dict[str, type[msgspec.Struct]] = {"deno": Deno, "build": Build, "runtime2": Runtime2}
 
 
 def load(folder: Path) -> Project:
@@ -107,6 +130,11 @@ def load(folder: Path) -> Project:
         raise ProjectError(*_explain(path, str(error))) from None
     _check_checksums(path, project.deno.sha256)
     _check_environment(path, project)
+    if project.runtime2 != Runtime2() and project.runtime != "runtime2":
+        raise ProjectError(
+            f'"{path}" has settings in [runtime2], and runtime = "{project.runtime}"',
+            'set runtime = "runtime2", or take them out',
+        )
     name = project.name or re.sub(r"[^A-Za-z0-9_-]+", "-", folder.resolve().name)[:64] or "function"
     return msgspec.structs.replace(project, root=folder, name=name)
 
@@ -122,8 +150,8 @@ def _refuse_unknown(path: Path, values: object, kind: type[msgspec.Struct], wher
                 f'"{path}" has an unknown key "{where}{key}"',
                 f'did you mean "{where}{near[0]}"?' if near else f"known keys: {', '.join(known)}",
             )
-        if key in ("deno", "build") and not where:
-            _refuse_unknown(path, value, Deno if key == "deno" else Build, f"{key}.")
+        if key in TABLES and not where:
+            _refuse_unknown(path, value, TABLES[key], f"{key}.")
 
 
 WORDS = {
@@ -154,7 +182,8 @@ def _explain(path: Path, problem: str) -> tuple[str, str]:
     wanted = re.match(r"Expected `(\w+)`(?:, got `(\w+)`| ([<>]=) (\d+)| matching regex)?", what)
     if not wanted:
         allowed = {
-            "runtime": '"runtime1"',
+            "runtime": '"runtime1" or "runtime2"',
+            "standby": '"auto", "on" or "off"',
             "shape": '"os-only" or "managed"',
             "architecture": '"x86_64" or "arm64"',
         }

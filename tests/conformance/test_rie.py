@@ -63,18 +63,24 @@ class Prepared:
     opt: Path
     task: Path
     shape: str
+    runtime: str
 
 
-@pytest.fixture(scope="session", params=["os-only", "managed"])
+@pytest.fixture(
+    scope="session",
+    params=[("os-only", "runtime1"), ("managed", "runtime1"), ("os-only", "runtime2")],
+    ids="-".join,
+)
 def prepared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    """The emulator and the built zips of each shape, unpacked as Lambda unpacks them."""
+    """The emulator and the built zips of each shape, unpacked as Lambda unpacks them, for each runtime."""
+    shape, runtime = request.param
     if not sys.platform.startswith("linux") or platform.machine() not in MACHINES:
         pytest.skip("AWS's emulator runs on Linux on x86_64 and arm64 alone")
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         emulator = get_emulator()
-        dist = built(request.param)
+        dist = built(shape)
         folder = tmp_path_factory.mktemp("rie")
         for name, target in (
             (f"deno-layer-{MACHINES[platform.machine()]}.zip", "opt"),
@@ -82,7 +88,7 @@ def prepared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
             ("function.zip", "task"),
         ):
             unpack(dist / name, folder / target)
-    return Prepared(emulator, folder / "opt", folder / "task", request.param)
+    return Prepared(emulator, folder / "opt", folder / "task", shape, runtime)
 
 
 def get_emulator() -> Path:
@@ -176,6 +182,7 @@ def running(
         "AWS_LAMBDA_FUNCTION_NAME": "rie",
         "AWS_LAMBDA_FUNCTION_TIMEOUT": str(timeout),
         "LAMBDA_TASK_ROOT": task,
+        "LAMBDENO_RUNTIME": prepared.runtime,
         "LANG": "en_US.UTF-8",
         "PATH": (f"{lang}/bin:" if prepared.shape == "managed" else "") + "/usr/bin:/bin",
         "TMPDIR": "/tmp" if is_isolated else str(tmp),

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -132,16 +132,21 @@ def managed_actor(actor: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 @pytest.fixture(
-    scope="session", params=itertools.product(["bubblewrap", "paths"], ["os-only", "managed"]), ids="-".join
+    scope="session",
+    params=itertools.product(
+        ["bubblewrap", "paths"], [("os-only", "runtime1"), ("managed", "runtime1"), ("os-only", "runtime2")]
+    ),
+    ids=lambda param: "-".join([param[0], *param[1]]),
 )
 def local(request: pytest.FixtureRequest, actor: Path, managed_actor: Path) -> Iterator[Local]:
-    """The built zips in a local Lambda, in each kind of sandbox and each shape."""
-    sandbox, shape = request.param
+    """The built zips in a local Lambda, in each kind of sandbox, each shape and each runtime."""
+    sandbox, (shape, runtime) = request.param
     if sandbox == "bubblewrap" and bubblewrap_fault():
         pytest.skip(f"no bubblewrap: {bubblewrap_fault()}")
     log = ListSink()
     folder = actor if shape == "os-only" else managed_actor
     function = local_function(project.load(folder))
+    function = replace(function, environment={**function.environment, "LAMBDENO_RUNTIME": runtime})
     assert function.is_managed is (shape == "managed")
     with local_lambda(function, sandbox=sandbox, log=log) as handle:
         yield Local(handle, client_of(handle.endpoint), log, folder)

@@ -36,7 +36,7 @@ from tests.layer.fake_runtime_api import (
 
 LAYER = Path(lambdeno.__file__).parent / "layer"
 ECHO = "export const handler = (event) => event;"
-CALLINGS = ("source", "binary", "managed")
+COMBINATIONS = ("source-runtime1", "binary-runtime1", "managed-runtime1", "binary-runtime2")
 
 
 @functools.cache
@@ -152,16 +152,28 @@ def deno_binary() -> Path:
     return deno.get(DENO_VERSION, deno.host_platform()).path
 
 
-@pytest.fixture(params=CALLINGS)
-def calling(request: pytest.FixtureRequest) -> str:
-    """How the bootstrap is started; a module whose tests choose that themselves overrides it.
+@pytest.fixture(params=COMBINATIONS)
+def combination(request: pytest.FixtureRequest) -> str:
+    """How the bootstrap is started and which runtime it has; tests about one of them override those."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def calling(combination: str) -> str:
+    """How the bootstrap is started.
 
     source   layer/ as it is, under the Python of the tests
     binary   the one static file, as on provided.al2023
     managed  as an exec wrapper of Lambda's Python
     """
-    name: str = request.param
-    return name
+    return combination.partition("-")[0]
+
+
+@pytest.fixture
+def runtime(combination: str) -> str:
+    """One Deno process for the environment, or one for each invocation."""
+    return combination.partition("-")[2]
 
 
 Calling = Callable[[Path], tuple[Sequence[str | Path], Path | None]]
@@ -211,8 +223,8 @@ def layer(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def start(
-    tmp_path: Path, short_tmp: Path, api: FakeRuntimeApi, deno_binary: Path, called: Calling
+def start(  # noqa: PLR0917 - pytest gives them by name
+    tmp_path: Path, short_tmp: Path, api: FakeRuntimeApi, deno_binary: Path, called: Calling, runtime: str
 ) -> Iterator[Start]:
     """Start an execution environment, in the calling of this test.
 
@@ -238,13 +250,14 @@ def start(
                 (task / name).parent.mkdir(parents=True, exist_ok=True)
                 (task / name).write_text(content)
         environment = {
-            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "128",
+            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "256",
             "AWS_LAMBDA_FUNCTION_NAME": "f",
             "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
             "AWS_LAMBDA_LOG_GROUP_NAME": "/aws/lambda/f",
             "AWS_LAMBDA_LOG_STREAM_NAME": "2026/01/01/[$LATEST]0123456789abcdef",
             "AWS_LAMBDA_RUNTIME_API": api.address,
             "LAMBDA_TASK_ROOT": str(task),
+            "LAMBDENO_RUNTIME": runtime,
             "LANG": "en_US.UTF-8",
             "PATH": f"{deno_binary.parent}:/usr/bin:/bin",
             "TMPDIR": str(tmp),

@@ -31,7 +31,7 @@ def test_context_from_the_environment(start: Start) -> None:
     context = start(CONTEXT).result()
     assert context["functionName"] == "f"
     assert context["functionVersion"] == "$LATEST"
-    assert context["memoryLimitInMB"] == "128"
+    assert context["memoryLimitInMB"] == "256"
     assert context["logGroupName"] == "/aws/lambda/f"
     assert context["logStreamName"] == "2026/01/01/[$LATEST]0123456789abcdef"
 

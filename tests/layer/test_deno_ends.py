@@ -27,6 +27,12 @@ export const handler = async (event) => {
 """
 
 
+# What is about the one process of runtime1; test_runtime2.py has the same of many.
+one_process = pytest.mark.parametrize(
+    "combination", ["source-runtime1", "binary-runtime1", "managed-runtime1"]
+)
+
+
 def holds(condition: Callable[[], bool]) -> bool:
     """Whether a condition comes true in time."""
     until = time.monotonic() + DEADLINE
@@ -76,6 +82,7 @@ def test_killed_in_an_invocation(start: Start, api: FakeRuntimeApi, number: sign
     assert len(api.paths("POST")) == 3
 
 
+@one_process
 def test_killed_from_outside_while_the_handler_runs(start: Start, api: FakeRuntimeApi) -> None:
     """A Deno that the kernel kills in the middle of a handler is replaced."""
     environment = start(ENDING)
@@ -95,6 +102,7 @@ def test_out_of_memory(start: Start) -> None:
     assert "out of memory" in environment.log
 
 
+@one_process
 def test_killed_between_invocations(start: Start, api: FakeRuntimeApi) -> None:
     """A Deno that dies while nothing runs costs at most the next event, which is answered once."""
     environment = start(ENDING)
@@ -111,6 +119,7 @@ def test_killed_between_invocations(start: Start, api: FakeRuntimeApi) -> None:
     assert api.paths("POST").count(post.path) == 1
 
 
+@one_process
 def test_large_event_to_a_dead_deno(start: Start) -> None:
     """An event too large for the socket's buffers meets a dead Deno: answered, and the next one works."""
     environment = start(ENDING)
@@ -122,6 +131,7 @@ def test_large_event_to_a_dead_deno(start: Start) -> None:
     assert environment.result("fine") == "fine"
 
 
+@one_process
 def test_error_after_the_result(start: Start) -> None:
     """What a function throws after its result ends Deno: no event is lost, and the cause is in the log."""
     environment = start(ENDING)
@@ -133,6 +143,7 @@ def test_error_after_the_result(start: Start) -> None:
     assert environment.result("fine") == "fine"
 
 
+@one_process
 def test_replacement_that_cannot_load(start: Start, api: FakeRuntimeApi) -> None:
     """Where the new Deno cannot load the function, the environment ends with the cause in its log."""
     environment = start(
@@ -199,6 +210,7 @@ def test_deno_ends_with_the_bootstrap(start: Start) -> None:
     assert holds(lambda: not Path(f"/proc/{pid}/exe").exists())
 
 
+@one_process
 def test_invocations_leak_no_descriptors(start: Start) -> None:
     """200 invocations, failing ones among them, leave as many open files as before them."""
     environment = start(
@@ -219,6 +231,7 @@ def test_invocations_leak_no_descriptors(start: Start) -> None:
     assert [descriptors(pid) for pid in pids] == before
 
 
+@one_process
 def test_replacements_leak_no_descriptors(start: Start) -> None:
     """A bootstrap that has replaced Deno five times has as many open files as before."""
     environment = start(ENDING)

@@ -31,9 +31,9 @@ def baseline(python: Path, tmp_path: Path) -> set[str]:
 
 
 @pytest.fixture
-def calling() -> str:
-    """These tests choose it themselves."""
-    return "managed"
+def combination() -> str:
+    """These tests choose the calling themselves."""
+    return "managed-runtime1"
 
 
 @pytest.fixture(params=VERSIONS)

@@ -35,10 +35,11 @@ const exists = (path) => Deno.stat(path).then(() => true, () => false);
 needs_bubblewrap = pytest.mark.skipif(bool(bubblewrap_fault()), reason=bubblewrap_fault())
 
 
-@pytest.fixture
-def calling() -> str:
-    """The binary itself; these tests say how it is started."""
-    return "binary"
+@pytest.fixture(params=["binary-runtime1", "binary-runtime2"])
+def combination(request: pytest.FixtureRequest) -> str:
+    """The binary itself, with each runtime; these tests say how it is started."""
+    name: str = request.param
+    return name
 
 
 def opt(folder: Path, architecture: str, deno_binary: Path) -> Path:

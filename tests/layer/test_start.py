@@ -15,9 +15,9 @@ WHICH = "export const handler = () => Deno.env.get('DENO_FROM') ?? 'none';"
 
 
 @pytest.fixture
-def calling() -> str:
-    """Most of these tests choose it themselves."""
-    return "managed"
+def combination() -> str:
+    """These tests choose the calling themselves."""
+    return "managed-runtime1"
 
 
 def python_of(version: str) -> Path | None:

@@ -24,12 +24,16 @@ def main(layer: str) -> int:
         return refuse(*error.args)
 
     from connection import Closed
-    from runtime1 import Runtime1
     from runtime_api import RuntimeApi, RuntimeApiError, log
+
+    if settings.runtime == "runtime1":
+        from runtime1 import Runtime1 as Runtime
+    else:
+        from runtime2 import Runtime2 as Runtime  # type: ignore[assignment]
 
     try:
         api = RuntimeApi(settings.runtime_api)
-        runtime = Runtime1(deno)
+        runtime = Runtime(deno)
         if not runtime.is_ready():
             runtime.report_init(api)
             return 1

@@ -4,7 +4,10 @@ A received message lies in one buffer from the first byte of its head. `forward`
 start line and sends the rest as it came. Format: RFC 9112.
 """
 
-from _socket import socket
+if False:  # for the type checker; importing typing would cost a millisecond
+    from _socket import socket
+
+    from streams import Streams
 
 BUFFER = 256 * 1024  # bytes: more than a Unix socket holds at once, little enough for 128 MB
 LARGEST = 8 * 1024 * 1024  # bytes: over any head (1 MB) or event (6 MB) that Lambda lets through
@@ -17,7 +20,7 @@ class Closed(Exception):
 class Connection:
     """One socket, and the message that was received on it last."""
 
-    def __init__(self, sock: socket) -> None:
+    def __init__(self, sock: "socket | Streams") -> None:
         self.sock = sock
         self.buffer = bytearray(BUFFER)
         self.view = memoryview(self.buffer)

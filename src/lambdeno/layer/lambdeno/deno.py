@@ -1,4 +1,7 @@
-"""The Deno process: where it is, what it may do, what it finds in its environment, how it ended."""
+"""The Deno process: where it is, what it may do, what it finds in its environment, how it ended.
+
+runtime1 talks to it over a Unix socket that it connects to, runtime2 over its standard streams.
+"""
 
 import posix
 from _socket import AF_UNIX, SOCK_STREAM, socket
@@ -19,6 +22,7 @@ FLAGS = (
 )
 SIGKILL, SIGPIPE = 9, 13
 WNOHANG = 1
+DUP2 = posix.POSIX_SPAWN_DUP2
 PREFIX = "lambdeno"  # of our folders in the writable place: lambdeno.<pid>.<time>
 BRIDGE_VARIABLES = ",".join(  # what runtime.js reads and writes
     (
@@ -43,11 +47,17 @@ class DenoError(Exception):
 class Deno:
     """One Deno process that runs runtime.js, and its private folder in the writable place.
 
-    ``listener`` listens on the Unix socket that runtime.js connects to.
+    runtime1: ``listener`` listens on the Unix socket that runtime.js connects to.
+    runtime2: ``input`` and ``output`` are our ends of its standard streams, errors among the output.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, home: str = "") -> None:
         self.settings = settings
+        self.home = home  # runtime2: where the folders of all its processes are, no function may write there
+        self.founded_home = False
+        self.socket = ""
+        self.input = self.output = -1
+        self.status: int | None = None  # how it ended, once it has
 
     def start(self) -> None:
         """Start the process and return at once. Raises DenoError, SettingsError."""
@@ -62,17 +72,14 @@ class Deno:
         try:
             permissions = self._permissions()
         except SettingsError:
-            remove(self.folder)
+            self._abandon()
             raise
         arguments = [executable, *FLAGS, *permissions, self.settings.layer + "/lambdeno/runtime.js"]
+        self.status = None
         try:
-            self.pid = posix.posix_spawn(
-                executable,
-                arguments,
-                self._environment(),
-                setsigdef=[SIGPIPE],  # Python ignores it, and a child would inherit that
-            )
+            self._spawn(executable, arguments)
         except OSError as error:
+            self._abandon()
             raise DenoError(
                 "Runtime.DenoNotExecutable",
                 f"Cannot start {executable}: {error.strerror};"
@@ -81,59 +88,136 @@ class Deno:
 
     def _prepare(self) -> None:
         """Make the folder, the socket and the caches that Deno is to find. Raises OSError."""
-        self.folder = fresh_folder(self.settings.tmp)
-        self.socket = self.folder + "/bridge"
-        self.listener = socket(AF_UNIX, SOCK_STREAM)
-        self.listener.bind(self.socket)
-        self.listener.listen(1)
+        self.folder = fresh_folder(self.home or self.settings.tmp)
+        self.tmp = self.settings.tmp
+        if self.settings.runtime == "runtime1":
+            self.socket = self.folder + "/bridge"
+            self.listener = socket(AF_UNIX, SOCK_STREAM)
+            self.listener.bind(self.socket)
+            self.listener.listen(1)
+        elif not self.home:
+            self.home = self.folder
+            self.founded_home = True
+            self.folder = fresh_folder(self.home)
+        if self.settings.private_tmp:
+            self.tmp = fresh_folder(self.settings.tmp)
         # Before the start, since Deno opens its caches in its first milliseconds: 2.4 MB take 1 ms.
         copy_caches(self.settings, self.folder)
 
+    def _spawn(self, executable: str, arguments: list[str]) -> None:
+        """Start it in our process group, which the platform ends as one. Raises OSError."""
+        actions: list[tuple[int, ...]] = []
+        theirs: tuple[int, ...] = ()
+        if not self.socket:
+            read, self.input = posix.pipe()  # descriptors that a child does not inherit
+            self.output, write = posix.pipe()
+            theirs = (read, write)
+            actions = [(DUP2, read, 0), (DUP2, write, 1), (DUP2, write, 2)]
+        try:
+            self.pid = posix.posix_spawn(
+                executable,
+                arguments,
+                self._environment(),
+                file_actions=actions,
+                setsigdef=[SIGPIPE],  # Python ignores it, and a child would inherit that
+            )
+        except OSError:
+            self.close()
+            raise
+        finally:
+            for descriptor in theirs:
+                posix.close(descriptor)
+
     def has_ended(self) -> int | None:
-        """The wait status, once, if the process is over; else None."""
-        pid, status = posix.waitpid(self.pid, WNOHANG)
-        return status if pid else None
+        """The wait status if the process is over; else None."""
+        if self.status is None:
+            pid, status = posix.waitpid(self.pid, WNOHANG)
+            if pid:
+                self.status = status
+        return self.status
 
     def end(self) -> int:
         """Wait for a process that is about to end, kill it if it does not, give its wait status."""
-        status = self.has_ended()
         for _ in range(100):
-            if status is not None:
+            if self.has_ended() is not None:
                 break
             sleep(0.01)
-            status = self.has_ended()
-        else:
+        return self.kill()
+
+    def kill(self) -> int:
+        """End it if it has not ended, let go of all that it had, give its wait status."""
+        status = self.has_ended()
+        if status is None:
             posix.kill(self.pid, SIGKILL)
-            status = posix.waitpid(self.pid, 0)[1]
-        remove(self.folder)
+            status = self.status = posix.waitpid(self.pid, 0)[1]
+        self.close()
+        self._clear()
         return status
+
+    def _abandon(self) -> None:
+        """Leave nothing of a start that failed."""
+        self._clear()
+        if self.founded_home:
+            remove(self.home)
+            self.home = ""
+
+    def _clear(self) -> None:
+        remove(self.folder)
+        if self.settings.private_tmp:
+            remove(self.tmp)
+
+    def offspring(self) -> list[int]:
+        """The processes that the function has started, where its permissions let it start any."""
+        words = self.settings.permissions
+        if not any(word.startswith(("--allow-all", "--allow-run", "-A")) for word in words):
+            return []
+        found = [self.pid]
+        for pid in found:
+            try:
+                for thread in posix.listdir(f"/proc/{pid}/task"):
+                    children = posix.open(f"/proc/{pid}/task/{thread}/children", posix.O_RDONLY)
+                    found += map(int, posix.read(children, 65536).split())
+                    posix.close(children)
+            except OSError:  # it has just ended, or this is not Linux
+                continue
+        return found[1:]
+
+    def close(self) -> None:
+        """Let go of its streams."""
+        for descriptor in (self.input, self.output):
+            if descriptor >= 0:
+                posix.close(descriptor)
+        self.input = self.output = -1
 
     def _permissions(self) -> list[str]:
         """The function's permissions, what the bridge itself needs, and no way to the Runtime API."""
         port = self.settings.runtime_api.rpartition(":")[2]
-        words = list(self.settings.permissions)
+        words = self.settings.permissions_in(self.tmp)
         # The check sees resolved addresses; every spelling of "this host" needs a word of its own.
         hosts = (f"127.0.0.1:{port}", f"0.0.0.0:{port}", f"[::1]:{port}", f"[::]:{port}")
         words.append("--deny-net=" + ",".join(dict.fromkeys((self.settings.runtime_api, *hosts))))
-        grant(words, "net", "N", "unix:" + self.socket)
-        grant(
-            words,
-            "read",
-            "R",
-            f"{self.socket},{self.settings.task_root},{self.settings.layer}/lambdeno",
-        )
-        grant(words, "write", "W", self.socket)
+        own = f"{self.settings.task_root},{self.settings.layer}/lambdeno"
+        if self.socket:
+            grant(words, "net", "N", "unix:" + self.socket)
+            grant(words, "write", "W", self.socket)
+            own = f"{self.socket},{own}"
+        else:
+            words.append("--deny-write=" + self.home)  # the next process's code cache is there
+        grant(words, "read", "R", own)
         grant(words, "env", "E", BRIDGE_VARIABLES)
         return words
 
     def _environment(self) -> dict[bytes, bytes]:
         environment = dict(self.settings.environ)
         environment.pop(b"AWS_LAMBDA_RUNTIME_API", None)  # denied anyway: nothing for the function
-        environment.setdefault(b"HOME", self.settings.tmp.encode())  # Lambda sets none; Deno wants one
+        if self.settings.private_tmp:
+            environment[b"HOME"] = environment[b"TMPDIR"] = self.tmp.encode()
+        environment.setdefault(b"HOME", self.tmp.encode())  # Lambda sets none; Deno wants one
         environment.setdefault(b"NO_COLOR", b"1")
         environment[b"DENO_NO_UPDATE_CHECK"] = b"1"
         environment[b"DENO_DIR"] = self.folder.encode()
-        environment[b"LAMBDENO_SOCKET"] = self.socket.encode()
+        if self.socket:
+            environment[b"LAMBDENO_SOCKET"] = self.socket.encode()
         return environment
 
 
@@ -224,15 +308,13 @@ def is_alive(pid: str) -> bool:
 
 
 def remove(folder: str) -> None:
-    """Remove a folder of ours, as far as it goes: a few files, and Deno's empty npm folder."""
-    for name in posix.listdir(folder):
-        for attempt in (posix.unlink, posix.rmdir):
-            try:
-                attempt(f"{folder}/{name}")
-                break
-            except OSError:
-                continue
+    """Remove a folder of ours and all below it, as far as it goes."""
     try:
+        for name in posix.listdir(folder):
+            try:
+                posix.unlink(f"{folder}/{name}")
+            except OSError:  # a folder
+                remove(f"{folder}/{name}")
         posix.rmdir(folder)
     except OSError:
         pass

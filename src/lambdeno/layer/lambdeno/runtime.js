@@ -2,16 +2,19 @@
 //
 //   connect -> load the function -> say that it is loaded, or why not -> POST /invocation, for ever
 //
-// One connection, one request at a time. Raw HTTP/1.1 on the socket and no import: Deno.serve
+// One connection, one request at a time: a Unix socket (runtime1) or the standard streams (runtime2,
+// where the bootstrap ends the process after the first). Raw HTTP/1.1 and no import: Deno.serve
 // starts 3 to 5 ms later (docs/decisions.md), and what is not loaded cannot be slow.
 
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();
 const { parse, stringify } = JSON; // as they were before the function could change them
-const env = Deno.env;
+const { env, exit, stdin, stdout } = Deno;
 
 const ERROR_TYPE = "application/vnd.aws.lambda.error+json";
 const SMALL = 64 * 1024; // bytes: messages up to here need no buffer of their own
+const PIPE_BUF = 4096; // bytes that the kernel writes to a pipe in one piece
+const MARK = 32; // bytes
 const DIGITS = 8; // of a result's Content-Length: Lambda takes 6291556 bytes
 const RESULT_HEAD = encoder.encode(
   `HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: ${
@@ -23,12 +26,20 @@ const RESULT_HEAD = encoder.encode(
 
 /** @typedef {{ target: string, headers: Map<string, string>, body: string }} Request */
 
+/**
+ * What the bridge needs of a connection.
+ * @typedef {{
+ *   read: (into: Uint8Array) => Promise<number | null>,
+ *   write: (bytes: Uint8Array) => Promise<number>,
+ * }} Connection
+ */
+
 class Wire {
   #connection;
   #input = new Uint8Array(SMALL);
   #output = new Uint8Array(RESULT_HEAD.length + SMALL);
 
-  /** @param {Deno.Conn} connection */
+  /** @param {Connection} connection */
   constructor(connection) {
     this.#connection = connection;
     this.#output.set(RESULT_HEAD);
@@ -107,6 +118,29 @@ class Wire {
       }
     } catch { /* receive() gives null */ }
   }
+}
+
+/**
+ * The standard streams, which the function may use as well: what the bridge writes goes in frames
+ * that begin with a mark, the first thing on standard input, and end with a line feed: Deno's
+ * standard output writes up to the last one in one piece. streams.py has the other side.
+ * @returns {Connection}
+ */
+function standardStreams() {
+  const frame = new Uint8Array(PIPE_BUF);
+  const head = MARK + 4;
+  for (let have = 0; have < MARK;) have += stdin.readSync(frame.subarray(have, MARK)) ?? MARK;
+  return {
+    read: (into) => stdin.read(into),
+    write: (bytes) => {
+      const size = Math.min(bytes.length, PIPE_BUF - head - 1);
+      encoder.encodeInto(size.toString(16).padStart(4, "0"), frame.subarray(MARK));
+      frame.set(size < bytes.length ? bytes.subarray(0, size) : bytes, head);
+      frame[head + size] = 10;
+      stdout.writeSync(frame.subarray(0, head + size + 1));
+      return Promise.resolve(size);
+    },
+  };
 }
 
 /** @param {string} head without its empty line */
@@ -332,9 +366,9 @@ function refuse(wire, { thrown }) {
 }
 
 async function main() {
-  const path = env.get("LAMBDENO_SOCKET") ?? "";
+  const path = env.get("LAMBDENO_SOCKET");
   env.delete("LAMBDENO_SOCKET");
-  const connecting = Deno.connect({ transport: "unix", path });
+  const connecting = path ? Deno.connect({ transport: "unix", path }) : standardStreams();
   let failure = { thrown: undefined };
   const loading = loadHandler().catch((thrown) => void (failure = { thrown }));
   const wire = new Wire(await connecting);
@@ -342,6 +376,7 @@ async function main() {
   if (!handler) return refuse(wire, failure);
   wire.send("200 OK", "", "");
   for (let request; (request = await wire.receive());) await answer(wire, handler, request);
+  exit(0); // the bootstrap is gone, or done with this process: what the function left open ends here
 }
 
 await main();

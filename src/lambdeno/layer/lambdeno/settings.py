@@ -1,6 +1,9 @@
 """What the environment says, read once; a wrong value names its variable and what it may be."""
 
-RUNTIMES = ("runtime1",)
+RUNTIMES = ("runtime1", "runtime2")
+STANDBYS = ("auto", "on", "off")
+SWITCH = ("off", "on")
+STANDBY_MEMORY = 256  # MB: below it two Deno processes and a function hardly fit (docs/runtimes.md)
 
 # Least rights that ordinary functions need: the AWS SDK asks for sys (os.release) on its first call.
 DEFAULT_PERMISSIONS = (
@@ -39,18 +42,31 @@ class Settings:
                 f'AWS_LAMBDA_RUNTIME_API is "{self.runtime_api}"; it must be host:port'
                 " (Lambda sets it; the bootstrap does not run outside an execution environment)"
             )
-        runtime = get("LAMBDENO_RUNTIME", RUNTIMES[0])
-        if runtime not in RUNTIMES:
-            raise SettingsError(f'LAMBDENO_RUNTIME is "{runtime}"; it may be {" or ".join(RUNTIMES)}')
+
+        def choose(name: str, known: tuple[str, ...]) -> str:
+            value = get(name, known[0])
+            if value not in known:
+                raise SettingsError(f'{name} is "{value}"; it may be {" or ".join(known)}')
+            return value
+
+        self.runtime = choose("LAMBDENO_RUNTIME", RUNTIMES)
+        standby = choose("LAMBDENO_STANDBY", STANDBYS)
+        memory = get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE")
+        is_large = not memory.isdigit() or int(memory) >= STANDBY_MEMORY
+        self.standby = standby == "on" or (standby == "auto" and is_large)
+        self.private_tmp = choose("LAMBDENO_PRIVATE_TMP", SWITCH) == "on"
+        if self.private_tmp and self.runtime == "runtime1":
+            raise SettingsError('LAMBDENO_PRIVATE_TMP is "on"; it needs LAMBDENO_RUNTIME=runtime2')
         self.permissions = self._permissions(get("LAMBDENO_PERMISSIONS"))
 
+    def permissions_in(self, tmp: str) -> list[str]:
+        """The Deno permission flags of a process whose writable folder this is."""
+        if self.permissions:
+            return list(self.permissions)
+        return [flag.format(task=self.task_root, layer=self.layer, tmp=tmp) for flag in DEFAULT_PERMISSIONS]
+
     def _permissions(self, flags: str) -> list[str]:
-        """The Deno permission flags: the user's words, or the default set with its folders."""
-        if not flags.strip():
-            return [
-                flag.format(task=self.task_root, layer=self.layer, tmp=self.tmp)
-                for flag in DEFAULT_PERMISSIONS
-            ]
+        """The user's own flags; none means the default set."""
         words = flags.split()
         for word in words:
             if not word.startswith(PERMISSION_FLAGS):

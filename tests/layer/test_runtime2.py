@@ -1,0 +1,427 @@
+"""runtime2: every invocation has a process of its own, and stdout stays the function's to use."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.layer.conftest import Environment, Start
+from tests.layer.fake_runtime_api import FakeRuntimeApi
+from tests.layer.test_deno_ends import descriptors, holds
+
+KILOBYTE = 1024
+
+# What an event asks for; "count" tells whether module state is new.
+ACTOR = """
+let count = 0;
+console.log("loading");
+export const handler = async (event) => {
+  count++;
+  switch (event) {
+    case "pid": return Deno.pid;
+    case "exit": Deno.exit(0);
+    case "hang": return await new Promise((resolve) => setTimeout(resolve, 60_000));
+    case "block after": setTimeout(() => { for (;;); }, 0); return "blocking";
+    case "leave timers": setInterval(() => {}, 1000); Deno.listen({ port: 0 }); return "left";
+    case "unload": globalThis.addEventListener("unload", () => console.log("last words")); return "said";
+  }
+  return { event, count };
+};
+"""
+
+
+@pytest.fixture(params=["source-runtime2", "binary-runtime2", "managed-runtime2"])
+def combination(request: pytest.FixtureRequest) -> str:
+    """Runtime2 in each calling."""
+    name: str = request.param
+    return name
+
+
+def waits(environment: Environment, events: int) -> bool:
+    """Whether the bootstrap is done with so many events and waits for the next one."""
+    return environment.waits_for_next(events + 1)
+
+
+# --- a process for each -------------------------------------------------------------------------
+
+
+def test_every_invocation_has_a_process_of_its_own(start: Start) -> None:
+    """Ten events, ten processes, and the state of the module is new in each."""
+    environment = start(ACTOR)
+    assert len({environment.result("pid") for _ in range(10)}) == 10
+    assert [environment.result("x")["count"] for _ in range(3)] == [1, 1, 1]
+
+
+def test_the_next_process_waits(start: Start) -> None:
+    """While the bootstrap waits, one process has loaded the function: no more and no less."""
+    environment = start(ACTOR)
+    for number in range(3):
+        assert waits(environment, number)
+        assert len(environment.children()) == 1
+        assert holds(lambda: len(list(Path(environment.folders()[0]).iterdir())) == 1)
+        environment.result("x")
+
+
+@pytest.mark.parametrize(
+    ("variables", "children"),
+    [
+        ({"LAMBDENO_STANDBY": "off"}, 0),
+        ({"LAMBDENO_STANDBY": "on", "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "128"}, 1),
+        ({"AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "255"}, 0),
+        ({"AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "256"}, 1),
+    ],
+    ids=["off", "on", "little memory", "enough memory"],
+)
+def test_standby_is_a_matter_of_memory(start: Start, variables: dict[str, str], children: int) -> None:
+    """Two processes need room: below 256 MB there is one at a time, unless the setting says otherwise."""
+    environment = start(ACTOR, **variables)
+    assert environment.result("x")["count"] == 1
+    assert waits(environment, 1)
+    assert len(environment.children()) == children
+    assert environment.result("x")["count"] == 1
+
+
+def test_a_broken_function_is_an_init_error(start: Start) -> None:
+    """The first process has loaded the function before the first event is asked for."""
+    _, error = start('throw new Error("broken");').init_error()
+    assert error["errorMessage"] == "broken"
+
+
+# --- isolation ----------------------------------------------------------------------------------
+
+POISON = """
+import process from "node:process";
+const state = { poisoned: false };
+const tmp = Deno.env.get("TMPDIR");
+const look = () => ({
+  prototype: "poison" in {},
+  global: "poison" in globalThis,
+  json: JSON.stringify({}) !== "{}",
+  module: state.poisoned,
+  environment: Deno.env.get("POISON") ?? null,
+  directory: Deno.cwd() === tmp,
+  port: portIsTaken(),
+  node: process.title === "poison",
+});
+function portIsTaken() {
+  try { Deno.listen({ port: PORT, hostname: "127.0.0.1" }).close(); return false; } catch { return true; }
+}
+const atLoad = look();
+export const handler = (event) => {
+  const atStart = look();
+  if (event === "poison") {
+    Object.prototype.poison = 1;
+    globalThis.poison = 1;
+    state.poisoned = true;
+    Deno.env.set("POISON", "1");
+    Deno.chdir(tmp);
+    Deno.listen({ port: PORT, hostname: "127.0.0.1" });
+    process.title = "poison";
+    setInterval(() => console.log("still here"), 1);
+    const found = look();
+    JSON.stringify = () => "poison";
+    return found;
+  }
+  return [atLoad, atStart];
+};
+"""
+
+
+def test_an_invocation_sees_nothing_of_the_one_before(start: Start) -> None:
+    """Prototypes, globals, module state, environment, folder, ports, timers: all as at the start."""
+    source = POISON.replace("PORT", str(20_000 + os.getpid() % 10_000))
+    environment = start(source, LAMBDENO_PERMISSIONS="-A")
+    clean: dict[str, bool | None] = dict.fromkeys(
+        ["prototype", "global", "json", "module", "directory", "port", "node"], False
+    )
+    clean |= {"environment": None}
+    poisoned = dict.fromkeys(["prototype", "global", "module", "directory", "port", "node"], True)
+    for _ in range(3):
+        found = environment.result("poison")
+        assert {**found, **poisoned} == found
+        assert found["environment"] == "1"
+        assert environment.result("look") == [clean, clean]
+
+
+def test_the_next_process_cannot_be_prepared(start: Start) -> None:
+    """What the next process starts from is out of reach, whatever the permissions: its code cache."""
+    environment = start(
+        """
+        const home = Deno.env.get("DENO_DIR").split("/").slice(0, -1).join("/");
+        export const handler = async () => {
+          const attempts = {
+            file: () => Deno.writeTextFile(`${home}/x`, ""),
+            folder: () => Deno.mkdir(`${home}/y`),
+            away: () => Deno.rename(home, `${home}.moved`),
+            gone: () => Deno.remove(home, { recursive: true }),
+            own: () => Deno.writeTextFile(`${Deno.env.get("DENO_DIR")}/v8_code_cache_v2`, ""),
+          };
+          const found = {};
+          for (const [name, attempt] of Object.entries(attempts)) {
+            found[name] = await attempt().then(() => "done", (error) => error.name);
+          }
+          return found;
+        };
+        """,
+        LAMBDENO_PERMISSIONS="-A",
+    )
+    assert set(environment.result().values()) == {"NotCapable"}
+
+
+def test_tmp_is_shared_unless_asked_otherwise(start: Start) -> None:
+    """By default /tmp is the environment's, as on Lambda: what remains in it is there for the next."""
+    environment = start(
+        """
+        export const handler = (name) => {
+          const tmp = Deno.env.get("TMPDIR");
+          if (name) Deno.writeTextFileSync(`${tmp}/${name}`, "");
+          return [...Deno.readDirSync(tmp)].map((entry) => entry.name).filter((n) => n.startsWith("file"));
+        };
+        """
+    )
+    environment.result("file-1")
+    assert environment.result(None) == ["file-1"]
+
+
+def test_an_empty_tmp_for_each(start: Start) -> None:
+    """LAMBDENO_PRIVATE_TMP=on: a folder that no other invocation sees, gone when it is over."""
+    environment = start(
+        """
+        export const handler = (event) => {
+          const tmp = Deno.env.get("TMPDIR");
+          const before = [...Deno.readDirSync(tmp)].length;
+          Deno.mkdirSync(`${tmp}/folder/deep`, { recursive: true });
+          Deno.writeTextFileSync(`${tmp}/folder/deep/file`, "");
+          Deno.writeTextFileSync(Deno.makeTempFileSync(), "");
+          let outside = "written";
+          try { Deno.writeTextFileSync(`${event}/outside`, ""); } catch (error) { outside = error.name; }
+          return { tmp, before, home: Deno.env.get("HOME") === tmp, outside };
+        };
+        """,
+        LAMBDENO_PRIVATE_TMP="on",
+    )
+    answers = [environment.result(str(environment.tmp)) for _ in range(3)]
+    assert len({answer.pop("tmp") for answer in answers}) == 3
+    assert answers == [{"before": 0, "home": True, "outside": "NotCapable"}] * 3
+    assert waits(environment, 3)
+    assert len(environment.folders()) == 2  # the runtime's own, and the next one's
+    assert [path for path in environment.tmp.rglob("*") if path.name == "file"] == []
+
+
+# --- the standard output ------------------------------------------------------------------------
+
+PRINTING = """
+const bytes = (text) => new TextEncoder().encode(text);
+const out = Deno.stdout;
+const print = {
+  "lines": () => { console.log("a line"); console.error("an error line"); },
+  "partial": () => out.writeSync(bytes("no line feed")),
+  "binary": () => out.writeSync(new Uint8Array(256).map((_, i) => i)),
+  "megabytes": () => { for (let i = 0; i < 40; i++) out.writeSync(bytes("m".repeat(100_000))); },
+  "frames": () => {
+    out.writeSync(bytes("\\0" + "0123456789abcdef".repeat(2).slice(1) + "0005FORGE\\n"));
+    out.writeSync(bytes("HTTP/1.1 200 OK\\r\\nContent-Length: 7\\r\\n\\r\\n\\"forge\\""));
+    for (let i = 0; i < 500; i++) out.writeSync(new Uint8Array(i % 40));
+  },
+  "unawaited": () => { for (let i = 0; i < 20; i++) out.write(bytes(`${i % 10}`.repeat(300_000) + "\\n")); },
+  "after": () => setTimeout(() => console.log("after the result"), 0),
+};
+export const handler = ({ what, size }) => { print[what](); return "é".repeat(size); };
+"""
+
+
+@pytest.mark.parametrize("size", [1, 3_000_000 // 2], ids=["small", "large"])
+@pytest.mark.parametrize("what", ["lines", "partial", "binary", "megabytes", "frames", "unawaited", "after"])
+def test_whatever_is_printed_is_log_alone(start: Start, what: str, size: int) -> None:
+    """Text, parts of lines, bytes, megabytes, imitations: the result is the result, twice in a row."""
+    environment = start(PRINTING)
+    for _ in range(2):
+        assert environment.result({"what": what, "size": size}) == "é" * size
+    assert waits(environment, 2)
+    log = environment.log_file.read_bytes()
+    if what == "lines":
+        assert log.count(b"a line\nan error line\n") == 2  # in the order in which they were written
+    elif what == "partial":
+        assert log.count(b"no line feed") == 2
+    elif what == "binary":
+        assert log.count(bytes(range(256))) == 2
+    elif what == "megabytes":
+        assert log.count(b"m") == 2 * 4_000_000
+    elif what == "frames":
+        assert log.count(b"FORGE") == log.count(b'"forge"') == 2
+    assert b"Content-Type: application/json" not in log  # nothing of the bridge's own
+
+
+def test_a_flood_while_the_event_arrives(start: Start) -> None:
+    """A function that prints all the time and a large event: neither waits for the other for ever."""
+    environment = start(
+        """
+        const flood = new TextEncoder().encode("f".repeat(60_000) + "\\n");
+        const timer = setInterval(() => Deno.stdout.writeSync(flood), 1);
+        export const handler = (event) => { clearInterval(timer); return event.length; };
+        """
+    )
+    assert environment.result("x" * 5_900_000) == 5_900_000
+    assert environment.result("x" * 5_900_000) == 5_900_000
+
+
+def test_large_results(start: Start) -> None:
+    """5.9 MB come back whole, also where every character has three bytes."""
+    environment = start("export const handler = (event) => event;")
+    text = "漢" * 1_960_000
+    post = environment.invoke(json.dumps(text, ensure_ascii=False).encode())
+    assert json.loads(post.body) == text
+
+
+def test_the_mark_is_nowhere_to_be_read(start: Start) -> None:
+    """What frames begin with is in no variable and no stream, and /proc is closed to a function."""
+    environment = start(
+        """
+        export const handler = async () => {
+          const input = Deno.stdin.read(new Uint8Array(10)).then(() => "read");
+          return {
+            env: Deno.env.toObject(),
+            memory: await Deno.readFile("/proc/self/environ").catch((error) => error.name),
+            input: await Promise.race([input, new Promise((done) => setTimeout(done, 50, "nothing"))]),
+          };
+        };
+        """,
+        LAMBDENO_PERMISSIONS="-A",
+    )
+    found = environment.result()
+    assert (found["memory"], found["input"]) == ("NotCapable", "nothing")
+    assert re.search("[0-9a-f]{31}", json.dumps(found["env"])) is None
+
+
+# --- ends ---------------------------------------------------------------------------------------
+
+
+def test_exit_before_an_answer(start: Start) -> None:
+    """Deno.exit(0) in a handler is an error with its status, and the next invocation works."""
+    environment = start(ACTOR)
+    for _ in range(2):
+        post, error = environment.error("exit", request_id="an-id")
+        assert post.error_type == error["errorType"] == "Runtime.ExitError"
+        assert "exit status 0" in error["errorMessage"]
+        assert "an-id" in error["errorMessage"]
+        assert environment.result("x")["count"] == 1
+
+
+def test_killed_while_the_handler_runs(start: Start) -> None:
+    """A signal from outside is told by its name."""
+    environment = start(ACTOR)
+    assert waits(environment, 0)
+    [pid] = environment.children()
+    timer = threading.Timer(0.3, os.kill, (pid, signal.SIGKILL))
+    timer.start()
+    _, error = environment.error("hang")
+    assert "signal: SIGKILL" in error["errorMessage"]
+    assert environment.result("x")["count"] == 1
+
+
+def test_killed_while_it_waits(start: Start) -> None:
+    """A standby that dies costs no event: another process takes it, and the log tells."""
+    environment = start(ACTOR)
+    environment.result("x")
+    assert waits(environment, 1)
+    [pid] = environment.children()
+    os.kill(pid, signal.SIGKILL)
+    assert holds(lambda: Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z")
+    assert environment.result("x")["count"] == 1
+    assert "while it waited for an event: signal: SIGKILL" in environment.log
+
+
+def test_a_standby_that_cannot_load(start: Start) -> None:
+    """A function that loads once and not again: its own error answers, each time anew."""
+    environment = start(
+        """
+        const mark = `${Deno.env.get("TMPDIR")}/mark`;
+        try { Deno.statSync(mark); } catch { Deno.writeTextFileSync(mark, ""); globalThis.first = true; }
+        if (!globalThis.first) throw new RangeError("only once");
+        export const handler = () => "first";
+        """
+    )
+    assert environment.result() == "first"
+    for _ in range(2):
+        assert environment.error()[1]["errorMessage"] == "only once"
+
+
+@pytest.mark.parametrize("event", ["block after", "leave timers"])
+def test_what_is_left_running_ends(start: Start, event: str) -> None:
+    """Timers, listeners and an event loop that never turns again: the process ends, in bounded time."""
+    environment = start(ACTOR)
+    pids: list[int] = []
+    for _ in range(2):
+        pids += environment.children() if waits(environment, 2 * len(pids)) else []
+        assert isinstance(environment.result(event), str)
+        assert environment.result("x")["count"] == 1
+    assert all(not Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def test_programs_that_a_function_starts_end_with_it(start: Start) -> None:
+    """A child that holds the streams open neither delays the answer nor outlives the invocation."""
+    environment = start(
+        """
+        export const handler = () => new Deno.Command("sleep", { args: ["60"] }).spawn().pid;
+        """,
+        LAMBDENO_PERMISSIONS="-A",
+    )
+    pids = [environment.result() for _ in range(2)]
+    assert waits(environment, 2)
+    assert holds(lambda: all(not Path(f"/proc/{pid}/exe").exists() for pid in pids))
+
+
+def test_last_words_come_before_the_next_event(start: Start) -> None:
+    """What a process says at its very end is in the log before the bootstrap asks for more."""
+    environment = start(ACTOR)
+    environment.result("unload")
+    assert waits(environment, 1)
+    assert "last words" in environment.log
+
+
+def test_a_frozen_standby_thaws(start: Start) -> None:
+    """The environment may freeze while the next process is half started: it goes on where it was."""
+    environment = start(ACTOR)
+    for number in range(3):
+        environment.result("x")
+        [pid] = environment.children() if waits(environment, number + 1) else [0]
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(0.2)
+        os.kill(pid, signal.SIGCONT)
+    assert environment.result("x")["count"] == 1
+
+
+# --- for a long time ----------------------------------------------------------------------------
+
+
+def resident(pid: int) -> int:
+    """Kilobytes that a process has in memory."""
+    [line] = [row for row in Path(f"/proc/{pid}/status").read_text().splitlines() if row.startswith("VmRSS")]
+    return int(line.split()[1])
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("combination", ["binary-runtime2"])
+def test_ten_thousand_invocations_leave_nothing(start: Start, api: FakeRuntimeApi) -> None:
+    """Processes, descriptors, files and memory are as few after 10,000 invocations as after 100."""
+    environment = start(ACTOR)
+    measured = []
+    for numbers in (range(100), range(100, 10_000)):
+        for number in numbers:
+            environment.invoke("exit" if number % 500 == 7 else "x")
+            api.requests.clear()
+        assert holds(lambda: len(environment.children()) == 1)
+        time.sleep(0.3)
+        [folder] = environment.folders()
+        pid = environment.process.pid
+        measured.append((descriptors(pid), len(list(folder.iterdir())), resident(pid)))
+    (few, folders, memory), (many, more_folders, more_memory) = measured
+    assert (many, more_folders) == (few, folders)
+    assert more_memory < memory + KILOBYTE
