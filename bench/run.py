@@ -9,6 +9,7 @@ caches hold for these paths alone. The sandbox starts once, outside of what is t
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -59,10 +60,16 @@ def main() -> None:
     options.add_argument("--json", type=Path)
     options.add_argument("--python", type=Path, default=Path(sys.executable), help="runs the managed shape")
     chosen = options.parse_args()
-    if INSIDE in os.environ:
-        work = Path(os.environ[INSIDE])
+    with sandbox() as work:
         peers = list(contestants(work, str(chosen.python.resolve())))
         measure(work, peers, chosen.rounds, chosen.invocations, chosen.json)
+
+
+@contextlib.contextmanager
+def sandbox() -> Iterator[Path]:
+    """The work folder, in a process that has /opt and /var/task: this program, started again there."""
+    if INSIDE in os.environ:
+        yield Path(os.environ[INSIDE])
         return
     with tempfile.TemporaryDirectory(prefix="lambdeno-bench-") as name:
         prepare(Path(name))
@@ -199,4 +206,5 @@ def table(
     return "\n".join(lines)
 
 
-main()
+if __name__ == "__main__":
+    main()

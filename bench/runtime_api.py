@@ -5,7 +5,10 @@ Drives one bootstrap and times it from the platform's side.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import select
+import signal
 import socket
 import subprocess
 import time
@@ -41,9 +44,16 @@ class Figures:
 
 
 def drive(
-    command: Sequence[str], environment: Mapping[str, str], invocations: int = 0, size: int = 100
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    invocations: int = 0,
+    size: int = 100,
+    pause: float = 0.0,
 ) -> Figures:
-    """Start a bootstrap, send it events of a size (bytes), end it."""
+    """Start a bootstrap, send it events of a size (bytes), end it.
+
+    With a pause (s) the environment is frozen for so long before each event, as Lambda does it.
+    """
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
         started = time.perf_counter()
@@ -52,7 +62,7 @@ def drive(
             peer = _Peer(server)
             peer.request()
             first_next = (time.perf_counter() - started) * 1000
-            return _warm(peer, process.pid, first_next, invocations, size)
+            return _warm(peer, process.pid, first_next, invocations, size, pause)
         finally:
             tree = psutil.Process(process.pid).children(recursive=True)
             process.kill()
@@ -62,7 +72,9 @@ def drive(
                     child.kill()
 
 
-def _warm(peer: _Peer, pid: int, first_next: float, invocations: int, size: int) -> Figures:
+def _warm(  # noqa: PLR0917 - a private one
+    peer: _Peer, pid: int, first_next: float, invocations: int, size: int, pause: float
+) -> Figures:
     if not invocations:
         return Figures(first_next, pss=_pss(_tree(pid)), own_pss=_pss([pid]))
     body = b'{"k":"' + b"x" * (size - 8) + b'"}'
@@ -70,6 +82,10 @@ def _warm(peer: _Peer, pid: int, first_next: float, invocations: int, size: int)
     for number in range(-invocations // 5, invocations):  # a fifth to warm up
         if number == 0:
             cpu = _cpu(pid)
+        if pause:
+            _signal(pid, signal.SIGSTOP)
+            time.sleep(pause)
+            _signal(pid, signal.SIGCONT)
         head = EVENT % (number % 65536, time.time() * 1000 + 3000, number % 256, len(body))
         sent = time.perf_counter()
         peer.connection.sendall(head + body)
@@ -140,6 +156,12 @@ class _Peer:
         return bytes(data.split(b"\r\n", 1)[0])
 
 
+def _signal(pid: int, number: signal.Signals) -> None:
+    for member in _tree(pid):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(member, number)
+
+
 def _tree(pid: int) -> list[int]:
     root = psutil.Process(pid)
     return [pid, *(child.pid for child in root.children(recursive=True))]
@@ -147,11 +169,12 @@ def _tree(pid: int) -> list[int]:
 
 def _cpu(pid: int) -> int:
     """Nanoseconds on a core so far, of all threads of the tree (schedstat: exact, not in ticks)."""
-    return sum(
-        int((task / "schedstat").read_text().split()[0])
-        for member in _tree(pid)
-        for task in Path(f"/proc/{member}/task").iterdir()
-    )
+    total = 0
+    for member in _tree(pid):
+        for task in Path(f"/proc/{member}/task").iterdir():
+            with contextlib.suppress(OSError):  # it has just ended
+                total += int((task / "schedstat").read_text().split()[0])
+    return total
 
 
 def _pss(members: list[int]) -> float:

@@ -55,6 +55,7 @@ class Deno:
         self.settings = settings
         self.home = home  # runtime2: where the folders of all its processes are, no function may write there
         self.founded_home = False
+        self.folder = self.tmp = ""
         self.socket = ""
         self.input = self.output = -1
         self.status: int | None = None  # how it ended, once it has
@@ -63,7 +64,8 @@ class Deno:
         """Start the process and return at once. Raises DenoError, SettingsError."""
         executable = find(self.settings)
         try:
-            self._prepare()
+            if not self.folder:
+                self.prepare()
         except OSError as error:
             raise DenoError(
                 "Runtime.NoWritableFolder",
@@ -86,10 +88,12 @@ class Deno:
                 " the Deno layer's architecture must be the function's",
             ) from None
 
-    def _prepare(self) -> None:
+    def prepare(self) -> None:
         """Make the folder, the socket and the caches that Deno is to find. Raises OSError."""
         self.folder = fresh_folder(self.home or self.settings.tmp)
         self.tmp = self.settings.tmp
+        if self.settings.private_tmp:
+            self.tmp = fresh_name(self.settings.tmp)  # made when nobody else can write into it
         if self.settings.runtime == "runtime1":
             self.socket = self.folder + "/bridge"
             self.listener = socket(AF_UNIX, SOCK_STREAM)
@@ -99,8 +103,6 @@ class Deno:
             self.home = self.folder
             self.founded_home = True
             self.folder = fresh_folder(self.home)
-        if self.settings.private_tmp:
-            self.tmp = fresh_folder(self.settings.tmp)
         # Before the start, since Deno opens its caches in its first milliseconds: 2.4 MB take 1 ms.
         copy_caches(self.settings, self.folder)
 
@@ -163,6 +165,7 @@ class Deno:
 
     def _clear(self) -> None:
         remove(self.folder)
+        self.folder = ""
         if self.settings.private_tmp:
             remove(self.tmp)
 
@@ -251,14 +254,19 @@ def grant(words: list[str], name: str, letter: str, value: str) -> None:
 
 def fresh_folder(tmp: str) -> str:
     """A new folder that only we can enter. A name that a killed predecessor used would not do."""
-    base = tmp if len(tmp) <= LONGEST_FOLDER else "/tmp"
     while True:
-        folder = f"{base}/{PREFIX}.{posix.getpid():x}.{time_ns():x}"
+        folder = fresh_name(tmp)
         try:
             posix.mkdir(folder, 0o700)
         except FileExistsError:
             continue
         return folder
+
+
+def fresh_name(tmp: str) -> str:
+    """The path of a folder of ours that is not there yet."""
+    base = tmp if len(tmp) <= LONGEST_FOLDER else "/tmp"
+    return f"{base}/{PREFIX}.{posix.getpid():x}.{time_ns():x}"
 
 
 def copy_caches(settings: Settings, folder: str) -> None:

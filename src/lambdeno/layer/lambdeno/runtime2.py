@@ -1,10 +1,12 @@
 """runtime2: a fresh Deno process for every invocation; the next one loads the function meanwhile.
 
     result posted -> this process told to finish -> the next one started -> the last words of this one
-                  -> it is over -> the next one given its mark: it loads the function -> /next
+                  -> it is over -> the next one given its mark -> it has loaded the function -> /next
 
 Deno's own start overlaps the end of the process before it; the function is not loaded until that is
-over, with its ports and files. Standard input brings the event, standard output the result.
+over, with its ports and files. The next event is not asked for before, since Lambda freezes an
+environment that waits: a half started process would go on when its event is there, and no sooner.
+Standard input brings the event, standard output the result.
 """
 
 import posix
@@ -33,9 +35,11 @@ class Runtime2(Runtime):
 
     def is_ready(self) -> bool:
         """The first process has loaded the function before the first event: its errors are init errors."""
-        ready = super().is_ready()
+        if not self.connect():
+            return False
         sweep(self.deno.home)
-        return ready
+        self._prepare_next()
+        return self.loaded()
 
     def answer(self, event: Connection, api: "RuntimeApi") -> bool:
         """Give one event to a process of its own and its outcome to Lambda."""
@@ -51,9 +55,11 @@ class Runtime2(Runtime):
         """See Runtime."""
         self.streams = Streams(self.deno)
         try:
+            if self.deno.settings.private_tmp:
+                posix.mkdir(self.deno.tmp, 0o700)
             self.streams.sendall(self.streams.mark)
         except OSError:
-            pass  # it is gone: the first look at it will tell
+            pass  # the process is gone, or the disk is full: it will tell
         if hasattr(self, "bridge"):
             self.bridge.sock = self.streams  # its buffer serves all of them
         else:
@@ -74,8 +80,16 @@ class Runtime2(Runtime):
     def _spawn(self) -> bool:
         """Start a process that will load the function when it is connected to."""
         self.is_loaded = False
-        self.deno = Deno(self.deno.settings, self.deno.home)
+        self.deno = self.next
         return self.start()
+
+    def _prepare_next(self) -> None:
+        """Have the folder of another process ready, while Deno starts."""
+        self.next = Deno(self.deno.settings, self.deno.home)
+        try:
+            self.next.prepare()
+        except OSError:
+            self.next.folder = ""  # its start will try again, and tell
 
     def _is_warm(self) -> bool:
         """Whether there is a process that has loaded the function; waits for it."""
@@ -83,6 +97,7 @@ class Runtime2(Runtime):
             self.ended("while it waited for an event")  # which it never got: another one can take it
         if not self.is_started:
             self.is_started = self._spawn() and self.connect()
+            self._prepare_next()
         return self.is_started and (self.is_loaded or self.loaded())
 
     def _exchange(self, event: Connection, api: "RuntimeApi") -> None:
@@ -116,18 +131,21 @@ class Runtime2(Runtime):
             self.streams.tell_to_finish()
         self.is_started = self.has_standby and self._spawn()
         if before:
-            deno, streams, offspring = before
-            for pid in offspring:
-                kill(pid)
-            streams.finish(BOUND)
-            deno.kill()
+            end(*before)
         if self.is_started:
             self.connect()
+            self._prepare_next()
+            if not self.loaded() and self.is_started:  # the next event has another process try
+                end(self.deno, self.streams, [])
+                self.is_started = False
 
 
-def kill(pid: int) -> None:
-    """End a process that may have ended."""
-    try:
-        posix.kill(pid, SIGKILL)
-    except OSError:
-        pass
+def end(deno: Deno, streams: Streams, offspring: list[int]) -> None:
+    """Have the last words of a process, and let nothing of it remain."""
+    for pid in offspring:
+        try:
+            posix.kill(pid, SIGKILL)
+        except OSError:  # it has ended
+            pass
+    streams.finish(BOUND)
+    deno.kill()
