@@ -4,7 +4,7 @@
 
     python3 interpreter/build.py --output FOLDER [--architecture x86_64|arm64] [--keep]
 
-Gives FOLDER/interpreter-<arch> for this machine's architecture and the one asked for, and LICENSES.txt.
+Gives interpreter-<arch> for this machine's architecture and the one asked for, LICENSES.txt, SHA256SUMS.
 Everything is pinned in pins.json. stdout has one line for each step; a failure is one line
 and a hint on stderr, exit status 1. README.md beside this file has the reasons for the flags.
 """
@@ -71,6 +71,11 @@ CROSS = (
 )
 
 
+LOG = "the end of the log is above"
+SPACE = "free some space: the build takes 1 GB for a while"
+SUMS = "SHA256SUMS"  # written last: where it is, the output is whole
+
+
 class BuildFailure(Exception):
     """What stands in the way, and what to do about it."""
 
@@ -86,13 +91,17 @@ def main() -> int:
     options.add_argument("--architecture", choices=list(MACHINES), help="this machine's unless given")
     options.add_argument("--keep", action="store_true", help="leave the work folder for a look")
     chosen = options.parse_args()
-    chosen.output.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix="work-", dir=chosen.output))
+    output = chosen.output.resolve()  # commands run in other folders
+    work = output / f"work-{os.getpid()}"
     try:
+        work.mkdir(parents=True)
         native = native_architecture()
-        build(work, chosen.output, dict.fromkeys((native, chosen.architecture or native)))
+        build(work, output, dict.fromkeys((native, chosen.architecture or native)))
     except BuildFailure as failure:
         print(failure, failure.hint, sep="\n", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"bootstrap cannot be built: {error}", SPACE, sep="\n", file=sys.stderr)
         return 1
     finally:
         if not chosen.keep:
@@ -104,13 +113,11 @@ def build(work: Path, output: Path, architectures: Iterable[str]) -> None:
     """The whole recipe; the first architecture is this machine's."""
     pins = json.loads((HERE / "pins.json").read_text())
     check_tools()
-    zig_cache = str(work / "zig-cache")
-    os.environ |= {"ZIG_GLOBAL_CACHE_DIR": zig_cache, "ZIG_LOCAL_CACHE_DIR": zig_cache}
-    os.environ |= {"LC_ALL": "C", "SOURCE_DATE_EPOCH": "1700000000"}  # what sys.version says of its date
     say(f"the source of CPython {pins['cpython']['version']}")
     source(work, pins["cpython"], output)
     say(f"the compiler, zig {pins['ziglang']['version']}")
     zig = compiler(work, pins["ziglang"])
+    close_environment(str(work / "zig-cache"))
     native, *others = architectures
     cpython(work, native)
     headers(work, native)
@@ -119,8 +126,21 @@ def build(work: Path, output: Path, architectures: Iterable[str]) -> None:
     say("link")
     made = [link(work, name) for name in (native, *others)]
     made.append(licenses(work, zig))
+    sums = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in made]
+    (output / SUMS).unlink(missing_ok=True)
     for path in made:
         path.replace(output / path.name)
+    (work / SUMS).write_text("".join(sums))
+    (work / SUMS).replace(output / SUMS)
+
+
+def close_environment(zig_cache: str) -> None:
+    """From here on nothing of the user's decides what comes out: no CPPFLAGS, MAKEFLAGS, PYTHONHOME."""
+    kept = {name: os.environ[name] for name in ("HOME", "PATH", "TMPDIR") if name in os.environ}
+    os.environ.clear()
+    os.environ |= {**kept, "ZIG_GLOBAL_CACHE_DIR": zig_cache, "ZIG_LOCAL_CACHE_DIR": zig_cache}
+    os.environ |= {"LC_ALL": "C", "SOURCE_DATE_EPOCH": "1700000000"}  # the date in sys.version
+    os.umask(0o022)
 
 
 def native_architecture() -> str:
@@ -281,10 +301,10 @@ def cpython(work: Path, architecture: str) -> None:
     say(f"{said}: configure")
     failure = f"{said} cannot be built"
     words = ["../src/configure", *where, *tools, *flags, *OPTIONS, *left_out(work)]
-    run(words, folder, failure, "the end of the log is above")
+    run(words, folder, failure, LOG)
     say(f"{said}: compile")
     command = ["make", f"-j{os.cpu_count()}", "python"]
-    run(command, folder, failure, "the end of the log is above", progress=counted(folder, said))
+    run(command, folder, failure, LOG, progress=counted(folder, said))
 
 
 def left_out(work: Path) -> list[str]:
@@ -336,7 +356,7 @@ def bytecode(work: Path, native: str, path: str, shown: str) -> bytes:
         " dont_inherit=True, optimize=2); sys.stdout.buffer.write(marshal.dumps(code))"
     )
     command = [str(work / native / "python"), "-ISB", "-c", program, path, shown]
-    return run(command, work / "src", f"{path} cannot be compiled", "")
+    return run(command, work / "src", f"{path} cannot be compiled", LOG)
 
 
 def numbers(code: bytes) -> str:
@@ -352,7 +372,7 @@ def link(work: Path, architecture: str) -> Path:
     library = f"{architecture}/libpython3.13.a"
     flags = ["-Wall", "-Wextra", "-Werror=implicit-function-declaration", *FLAGS.split(), *LINK.split()]
     command = [f"./cc-{architecture}", *flags, *places, *sources, library, "-lm", "-o", linked.name]
-    run(command, work, f"bootstrap for {architecture} cannot be linked", "the end of the log is above")
+    run(command, work, f"bootstrap for {architecture} cannot be linked", LOG)
     return linked
 
 

@@ -4,8 +4,8 @@
     scripts/pin_cpython.py     -> interpreter/pins.json and patches/; look at the diff, run make test
 
 Debian's stable release keeps CPython's version and adds patches, security fixes above all. Taken are
-those that touch a file which is compiled into the binary, cut down to these files; the rest (tarfile,
-http, ssl, …) is about code that bootstrap does not have.
+those that touch a file which is compiled into the binary (of headers, any of a module), cut down to these
+files; the rest (tarfile, http, ssl, …) is about code that bootstrap does not have.
 """
 
 import hashlib
@@ -40,16 +40,20 @@ def main() -> None:
         for packed in (tarball, next(folder.glob("*.debian.tar.xz"))):
             with tarfile.open(packed) as archive:
                 archive.extractall(folder, filter="tar")
-        series = (folder / "debian/patches/series").read_text().split("\n")
-        patches = [folder / "debian/patches" / row for row in series if row.endswith(".patch")]
+        rows = (folder / "debian/patches/series").read_text().splitlines()
+        series = [row.split()[0] for row in rows if row.strip() and not row.startswith("#")]
         ours = compiled(next(folder.glob("Python-*")))
         shutil.rmtree(HERE / "patches", ignore_errors=True)
         (HERE / "patches").mkdir()
-        for number, patch in enumerate(patches):
+        taken = 0
+        for row in series:
+            patch = folder / "debian/patches" / row
             kept = cut(patch.read_text("utf-8"), ours)
-            print("applies" if kept else "left out", patch.name)
-            if kept:
-                (HERE / f"patches/{number:03}-{patch.name}").write_text(kept, "utf-8")
+            is_fix = patch.suffix == ".patch"  # Debian's own ways of packaging are .diff
+            print(("applies" if is_fix else "packaging, look at it") if kept else "left out", row)
+            if kept and is_fix:
+                taken += 1
+                (HERE / f"patches/{taken:02}-{patch.name}").write_text(kept, "utf-8")
     PINS.write_text(json.dumps(pins, indent=2) + "\n")
     print(f"CPython {pin['version']}: look at git diff, then make test")
 
@@ -64,11 +68,12 @@ def compiled(source: Path) -> re.Pattern[str]:
         re.search(rf"^@\w+@{name} (.+\.c)", setup, re.MULTILINE)[1]  # type: ignore[index]
         for name in build.MODULES
     ]
-    modules = " ".join([*always, *chosen]).split()
+    modules = [*" ".join([*always, *chosen]).split(), "main.c", "gcmodule.c", "getpath.c", "getpath.py"]
+    modules.append("getbuildinfo.c")
     frozen = re.findall(r"\$\(srcdir\)/(Lib/\S+\.py)", (source / "Makefile.pre.in").read_text())
     lib = [f"Lib/{name.replace('.', '/')}.py" for name in build.ENCODINGS[1:]]
     exact = [*(f"Modules/{name}" for name in modules), *frozen, *lib, "Lib/encodings/__init__.py"]
-    core = r"(?:Include|Objects|Parser|Python)/.*"
+    core = r"(?:Include|Objects|Parser|Python)/.*|Modules/(?:.*/)?[^/]+\.h"
     return re.compile("|".join([core, *map(re.escape, exact)]))
 
 

@@ -23,7 +23,7 @@ ALLOWED = {
     "invoke": {"errors", "project"},
     "codecache": {"archive", "emulator", "errors"},
     "interpreter": {"cache", "emulator", "errors"},
-    "sbom": {"interpreter"},
+    "sbom": set(),
     "emulator": {"cache", "errors", "limits"},
     "project": {"errors", "limits"},
     "archive": {"errors", "limits"},

@@ -154,6 +154,9 @@ def test_a_program_that_does_not_fit_is_told(own: Path, tmp_path: Path) -> None:
     (tmp_path / "probe.py").write_text(f"TEXT = {'x' * 200_000!r}\ndef main(folder): return 0\n")
     with pytest.raises(BuildError, match="room for 24 and 131072"):
         interpreter.program(own, {"probe": tmp_path / "probe.py"})
+    (tmp_path / "probe.py").write_text("")
+    with pytest.raises(BuildError, match="names of 23 letters"):
+        interpreter.program(own, {"a_name_of_twenty_four_xx": tmp_path / "probe.py"})
 
 
 # --- CPython, half initialised ------------------------------------------------------------------
@@ -268,7 +271,7 @@ def test_another_recipe_is_another_interpreter(monkeypatch: pytest.MonkeyPatch, 
     copy = shutil.copytree(RECIPE, tmp_path / "recipe")
     monkeypatch.setattr(interpreter, "RECIPE", copy)
     assert interpreter.whereabouts(host_architecture()) == before
-    for path in sorted(copy.rglob("*.c")) + sorted(copy.rglob("*.patch")):
+    for path in [path for path in sorted(copy.rglob("*.*")) if path.suffix not in (".md", ".pyc")]:
         path.write_text(path.read_text() + "\n")
         assert interpreter.whereabouts(host_architecture()) is None
         path.write_text(path.read_text()[:-1])
@@ -324,13 +327,14 @@ def test_another_source_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_failed_build_is_ours_to_tell(cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The command line shows the recipe's sentence and hint, and no half interpreter stays."""
+    """The command line shows the recipe's sentence and hint, and nothing of the build stays."""
     (tmp_path / "tarball").write_bytes(b"")
     monkeypatch.setenv("LAMBDENO_CPYTHON_SOURCE", str(tmp_path / "tarball"))
     with pytest.raises(BuildError, match="is not the source of CPython") as caught:
         interpreter.interpreter(host_architecture())
     assert caught.value.hint.startswith("it must be ")
-    assert list(cache.rglob("interpreter-*")) == []
+    assert [path.name for path in cache.rglob("*") if path.is_file()] == ["lock"]
+    assert list(cache.rglob("work-*")) == []
 
 
 def test_the_wheel_has_it_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -367,3 +371,38 @@ def test_a_file_that_is_no_interpreter_is_refused(tmp_path: Path, own: Path) -> 
     (tmp_path / own.name).write_bytes(own.read_bytes().replace(interpreter.MAGIC, b"x" * 16))
     with pytest.raises(ArtifactError, match="without its slot"):
         interpreter.program(tmp_path / own.name, {"fault": LAYER / "lambdeno/fault.py"})
+
+
+@pytest.mark.parametrize("spoil", ["altered", "cut short", "gone"])
+def test_a_damaged_interpreter_does_not_ship(spoil: str, own: Path, cache: Path) -> None:
+    """What is in the cache is what was built, or it is told, or built again."""
+    folder = cache / "interpreter" / own.parent.name
+    shutil.copytree(own.parent, folder)
+    assert interpreter.interpreter(host_architecture()) == folder / own.name
+    path = folder / own.name
+    data = path.read_bytes()
+    if spoil == "gone":
+        path.unlink()
+        assert not interpreter._is_whole(folder, {own.name})
+        return
+    path.write_bytes(data[: len(data) // 2] if spoil == "cut short" else data[:-100] + bytes(100))
+    with pytest.raises(ArtifactError, match="is damaged: its sha256") as caught:
+        interpreter.bootstrap(host_architecture(), build.layer_modules())
+    assert caught.value.hint == f"remove the folder {folder} and build again"
+
+
+def test_a_build_that_is_killed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    """The kernel's killer leaves no words: ours say what there is to know, and the next build clears up."""
+    recipe = shutil.copytree(RECIPE, tmp_path / "recipe")
+    (recipe / "build.py").write_text(
+        "import os, pathlib, sys; pathlib.Path(sys.argv[2], f'work-{os.getpid()}').mkdir(parents=True);"
+        "os.kill(os.getpid(), 9)"
+    )
+    monkeypatch.setattr(interpreter, "RECIPE", recipe)
+    for _ in range(2):
+        with pytest.raises(
+            BuildError, match="Bootstrap cannot be built: the build ended with status -9"
+        ) as caught:
+            interpreter.interpreter(host_architecture())
+        assert caught.value.hint
+        assert len(list(cache.rglob("work-*"))) == 1  # its own: the one before is cleared away

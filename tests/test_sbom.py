@@ -1,4 +1,4 @@
-"""dist/sbom.json: what a scanner needs to know of everything that is deployed."""
+"""dist/sbom.json: what a scanner needs to know of the two layers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
 import lambdeno
-from lambdeno import build, interpreter, project
+from lambdeno import build, interpreter, project, sbom
 from tests.test_artefacts import built as built  # noqa: PLC0414 - a fixture
 
 CVE = "CVE-2026-2297"
@@ -38,11 +38,12 @@ def test_it_is_cyclonedx(built: Path) -> None:
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
 
 
-def test_it_names_everything_that_is_deployed(document: dict[str, Any]) -> None:
-    """CPython, musl, our code and Deno, each with its version."""
+def test_it_names_everything_in_the_layers(document: dict[str, Any]) -> None:
+    """CPython, musl, the compiler's routines, our code and Deno, each with its version."""
     versions = {name: component["version"] for name, component in components(document).items()}
     pins = interpreter.pins()
     assert versions == {
+        "compiler-rt of zig": pins["ziglang"]["version"],
         "cpython": pins["cpython"]["version"],
         "deno": project.DENO_VERSION,
         "lambdeno": lambdeno.__version__,
@@ -76,3 +77,14 @@ def test_lambdas_python_is_not_ours(built: Path, tmp_path: Path) -> None:
     build.build_runtime_layer(project.load(folder))
     found = components(json.loads((folder / "dist/sbom.json").read_text()))
     assert set(found) == {"deno", "lambdeno"}
+
+
+def test_an_older_bootstrap_keeps_its_facts(built: Path, tmp_path: Path) -> None:
+    """What another lambdeno has built is told as it was, and not at all where the manifest does not know."""
+    folder = shutil.copytree(built, tmp_path / "older")
+    rows = json.loads((folder / "dist/manifest.json").read_text())
+    rows["runtime-layer"] |= {"python": "3.13.4", "python_patches": []}
+    cpython = components(sbom.document("f", rows))["cpython"]
+    assert (cpython["version"], cpython["pedigree"]["patches"]) == ("3.13.4", [])
+    del rows["runtime-layer"]["python_patches"]
+    assert "cpython" not in components(sbom.document("f", rows))

@@ -11,7 +11,6 @@ import hashlib
 import itertools
 import os
 import stat
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -92,10 +91,10 @@ def write(path: Path, entries: Iterable[Entry], progress: Progress = lambda _: N
             raise ArtifactError(f'Two files want the name "{entry.name}" in {path.name}', "rename one")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        temporary = Path(name)
+        # A name that is known before the file is there: an interrupt at any moment finds it.
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            with os.fdopen(handle, "wb") as file:
+            with temporary.open("wb") as file:
                 _write(file, ordered, progress)
             temporary.chmod(0o644)
             size = temporary.stat().st_size

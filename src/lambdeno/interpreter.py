@@ -13,6 +13,7 @@ import functools
 import hashlib
 import json
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -31,14 +32,15 @@ __all__ = ["Bootstrap", "bootstrap", "interpreter", "patches", "pins", "program"
 
 PACKAGE = Path(str(resources.files("lambdeno")))
 SHIPPED = PACKAGE / "bootstraps"
-# At the top of a checkout; an installed package carries a copy.
-RECIPE = next(path for path in (PACKAGE.parents[1] / "interpreter", PACKAGE / "recipe") if path.is_dir())
+# An installed package carries a copy; a checkout has it at its top.
+RECIPE = PACKAGE / "recipe" if (PACKAGE / "recipe").is_dir() else PACKAGE.parents[1] / "interpreter"
 
 MAGIC = b"lambdeno-slot-1\0"
 HEAD = struct.Struct("<16sI32s")  # magic, count, sha256 of the sources
 ROW = struct.Struct("<24sII")  # name, start, size
-ROWS, ROOM = 24, 128 * 1024
+ROWS, ROOM, NAME = 24, 128 * 1024, 24
 ALIGNED = 16
+SUMS = "SHA256SUMS"
 
 Step = Callable[[str], None]
 Sources = Mapping[str, Path]  # module -> file; the first is the program
@@ -87,10 +89,11 @@ def program(path: Path, sources: Sources) -> bytes:
 def interpreter(architecture: str, step: Step = lambda _: None) -> Path:
     """The interpreter in the cache, built if this machine has none of this recipe. Raises BuildError."""
     path = _cached(architecture)
-    native = path.with_name(f"interpreter-{host_architecture()}")
-    with _lock():
-        if not (path.exists() and native.exists()):
-            _build(architecture, path.parent, step)
+    wanted = {path.name, f"interpreter-{host_architecture()}", "LICENSES.txt"}
+    if not _is_whole(path.parent, wanted):
+        with _lock(step):
+            if not _is_whole(path.parent, wanted):  # nobody else has built it meanwhile
+                _build(architecture, path.parent, step)
     return path
 
 
@@ -128,8 +131,27 @@ def _recipe() -> str:
     return total.hexdigest()
 
 
+def _is_whole(folder: Path, names: set[str]) -> bool:
+    """Whether a build has ended with these files. Raises ArtifactError where they are not what it made."""
+    try:
+        rows = (line.split() for line in (folder / SUMS).read_text("utf-8").splitlines())
+        sums = {name: sha256 for sha256, name in rows}
+        if not names <= set(sums):
+            return False
+        found = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
+    except (OSError, ValueError):
+        return False
+    for name, sha256 in found.items():
+        if sha256 != sums[name]:
+            raise ArtifactError(
+                f'"{folder / name}" is damaged: its sha256 is not the one that was built',
+                f"remove the folder {folder} and build again",
+            )
+    return True
+
+
 @contextmanager
-def _lock() -> Iterator[None]:
+def _lock(step: Step) -> Iterator[None]:
     """One build at a time on a machine; the other waits and finds it done."""
     folder = cache_folder() / "interpreter"
     try:
@@ -144,12 +166,18 @@ def _lock() -> Iterator[None]:
         if sys.platform != "win32":
             import fcntl  # noqa: PLC0415 - Windows has none
 
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                step("Wait for another build of bootstrap")
+                fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 def _build(architecture: str, folder: Path, step: Step) -> None:
     """Run the recipe; its lines become steps."""
+    for left in folder.glob("work-*"):  # of a build that was killed
+        shutil.rmtree(left, ignore_errors=True)
     minutes = "1 to 2" if architecture == host_architecture() else "2 to 4"
     command: list[str | Path] = [
         sys.executable,
@@ -167,7 +195,12 @@ def _build(architecture: str, folder: Path, step: Step) -> None:
             step(f"Build bootstrap, once on this machine, about {minutes} minutes: {line.strip()}")
         said = process.stderr.read().strip().split("\n")
     if process.returncode:
-        *log, message, hint = said if len(said) > 1 else [*said, ""]
+        if process.returncode != 1 or len(said) < 2:
+            said += [
+                f"bootstrap cannot be built: the build ended with status {process.returncode}",
+                "is there enough memory? Build again",
+            ]
+        *log, message, hint = said
         raise BuildError(message[:1].upper() + message[1:], hint, detail="\n".join(log))
 
 
@@ -184,12 +217,16 @@ def _digest(sources: Sources) -> bytes:
 def _compiled(native: Path, sources: Sources) -> dict[str, bytes]:
     """Each module's bytecode: only a CPython of the same minor version can make it."""
     arguments = [word for name, path in sources.items() for word in (f"/opt/lambdeno/{name}.py", path)]
-    done = subprocess.run([native, *arguments], env={}, capture_output=True, check=False)
+    try:
+        done = subprocess.run([native, *arguments], env={}, capture_output=True, check=False)
+    except OSError as error:
+        raise BuildError(
+            f'Cannot start "{native}": {error.strerror}', f"remove the folder {native.parent} and build again"
+        ) from None
     if done.returncode:
         said = done.stderr.decode("utf-8", "replace").strip()
-        raise BuildError(
-            f"The runtime layer's Python does not compile: {said.splitlines()[-1]}", "mend it", detail=said
-        )
+        reason = said.splitlines()[-1] if said else f"{native.name} ended with status {done.returncode}"
+        raise BuildError(f"The runtime layer's Python does not compile: {reason}", "mend it", detail=said)
     codes, rest = {}, done.stdout
     for name in sources:
         size = int.from_bytes(rest[:4], "little")
@@ -205,10 +242,10 @@ def _filled(binary: bytes, sources: bytes, codes: Mapping[str, bytes]) -> bytes:
         data = data.ljust(-(-len(data) // ALIGNED) * ALIGNED, b"\0")
         rows += ROW.pack(name.encode(), len(data), len(code))
         data += code
-    if len(codes) > ROWS or len(data) > ROOM:
+    if len(codes) > ROWS or len(data) > ROOM or any(len(name) >= NAME for name in codes):
         raise BuildError(
             f"The runtime layer's Python has {len(codes)} modules and {len(data)} bytes of code;"
-            f" bootstrap has room for {ROWS} and {ROOM}",
+            f" bootstrap has room for {ROWS} and {ROOM}, and names of {NAME - 1} letters",
             "make the slot larger: interpreter/slot.h and src/lambdeno/interpreter.py",
         )
     whole = (
@@ -220,5 +257,5 @@ def _filled(binary: bytes, sources: bytes, codes: Mapping[str, bytes]) -> bytes:
 def _slot(binary: bytes) -> int:
     at = binary.find(MAGIC)
     if at < 0 or binary.find(MAGIC, at + 1) >= 0:
-        raise ArtifactError("An interpreter without its slot", "remove the cache folder's interpreter/")
+        raise ArtifactError("An interpreter without its slot", "install lambdeno again, or build it anew")
     return at

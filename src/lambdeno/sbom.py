@@ -1,5 +1,6 @@
-"""The software bill of materials of what lies in ``dist/``, in CycloneDX 1.6: https://cyclonedx.org.
+"""The software bill of materials of the two layers in ``dist/``, in CycloneDX 1.6: https://cyclonedx.org.
 
+All that it says is in the manifest, which a build of one artefact leaves as it is for the others.
 Without dates and serial numbers: the same artefacts give the same document.
 """
 
@@ -10,7 +11,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import lambdeno
-from lambdeno import interpreter
 
 __all__ = ["document"]
 
@@ -39,12 +39,11 @@ def _lambdeno(rows: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     if row is None:
         return
     ours = _component("lambdeno", row["version"], "MIT", purl=f"pkg:pypi/lambdeno@{row['version']}")
-    if "bootstrap" not in row:
+    if not {"bootstrap", "python", "python_source", "python_patches", "musl", "zig"} <= set(row):
         yield ours
         return  # Lambda brings the interpreter
     yield {**ours, "hashes": _hashes(row["bootstrap"])}
-    pins = interpreter.pins()
-    version = pins["cpython"]["version"]
+    version, musl, zig = row["python"], row["musl"], row["zig"]
     yield {
         **_component("cpython", version, "PSF-2.0", purl=f"pkg:generic/cpython@{version}"),
         "cpe": f"cpe:2.3:a:python:python:{version}:*:*:*:*:*:*:*",
@@ -52,16 +51,16 @@ def _lambdeno(rows: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             {
                 "type": "source-distribution",
                 "url": f"urn:lambdeno:cpython-{version}.tar.xz",
-                "hashes": _hashes(pins["cpython"]["sha256"]),
+                "hashes": _hashes(row["python_source"]),
             }
         ],
-        "pedigree": {"patches": [_patch(name) for name in interpreter.patches()]},
+        "pedigree": {"patches": [_patch(name) for name in row["python_patches"]]},
     }
-    musl = pins["musl"]["version"]
     yield {
         **_component("musl", musl, "MIT", purl=f"pkg:generic/musl@{musl}"),
         "cpe": f"cpe:2.3:a:musl-libc:musl:{musl}:*:*:*:*:*:*:*",
     }
+    yield _component("compiler-rt of zig", zig, "MIT", purl=f"pkg:pypi/ziglang@{zig}")
 
 
 def _deno(rows: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

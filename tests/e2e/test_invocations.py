@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -130,3 +131,11 @@ def test_the_function_has_its_environment_and_not_the_runtimes(local: Local) -> 
         assert where["cwd"] == "/var/task"
         assert where["url"] == "file:///var/task/function.bundle.js"
         assert where["home"] == "/tmp"
+
+
+def test_memory_is_of_processes_at_one_time(local: Local) -> None:
+    """Max Memory Used does not add up processes that follow each other."""
+    for _ in range(6):
+        log = base64.b64decode(local.invoke(b"{}", LogType="Tail")["LogResult"]).decode()
+    [used] = re.findall(r"Max Memory Used: (\d+) MB", log)
+    assert 30 <= int(used) <= 250

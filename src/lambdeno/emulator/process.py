@@ -66,7 +66,7 @@ class Process:
         self._on_output = on_output
         self._is_over = False
         self.first_output = b""
-        self._peaks: dict[int, int] = {}
+        self._peak = 0
         asyncio.get_running_loop().add_reader(pipe, self._read)
 
     @classmethod
@@ -127,13 +127,10 @@ class Process:
             self._pipe = None
 
     def peak_memory(self) -> int:
-        """Bytes: the sum over all processes seen so far of the most that each had resident."""
+        """Bytes: the most that the processes seen at one time had resident, each at its own peak."""
         if self._process.returncode is None:
-            for pid in tree(self._process.pid):
-                peak = peak_of(pid)
-                if peak:
-                    self._peaks[pid] = max(peak, self._peaks.get(pid, 0))
-        return sum(self._peaks.values())
+            self._peak = max(self._peak, sum(map(peak_of, tree(self._process.pid))))
+        return self._peak
 
     def _read(self) -> int:
         assert self._pipe is not None  # noqa: S101 - the reader is removed with it
