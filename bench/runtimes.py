@@ -49,7 +49,6 @@ def main() -> None:
         row(f"whole cycle after {PAUSE} s frozen, ms", paused, "cycle", 1000)
         row("answer, back to back, ms", busy, "p50", 1000)
         row("whole cycle, back to back, ms", busy, "cycle", 1000)
-        row("CPU of the tree for an invocation that is over, ms", busy, "cpu", 1000)
         row("PSS of the tree, waiting, MB", paused, "pss", 1)
 
 
