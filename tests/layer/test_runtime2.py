@@ -355,6 +355,24 @@ def test_a_standby_that_cannot_load(start: Start) -> None:
         assert environment.error()[1]["errorMessage"] == "only once"
 
 
+def test_a_slow_standby_does_not_hold_the_environment(start: Start) -> None:
+    """What loads for longer than a second goes on when its event is there: /next is not kept waiting."""
+    environment = start(
+        """
+        const mark = `${Deno.env.get("TMPDIR")}/mark`;
+        let first = false;
+        try { Deno.statSync(mark); } catch { Deno.writeTextFileSync(mark, ""); first = true; }
+        if (!first) await new Promise((resolve) => setTimeout(resolve, 3000));
+        export const handler = () => first;
+        """
+    )
+    assert environment.result() is True
+    began = time.monotonic()
+    assert waits(environment, 1)
+    assert time.monotonic() - began < 2.5
+    assert environment.result() is False
+
+
 @pytest.mark.parametrize("event", ["block after", "leave timers"])
 def test_what_is_left_running_ends(start: Start, event: str) -> None:
     """Timers, listeners and an event loop that never turns again: the process ends, in bounded time."""

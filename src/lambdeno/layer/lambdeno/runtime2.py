@@ -21,6 +21,7 @@ if False:  # for the type checker; importing typing would cost a millisecond
     from runtime_api import RuntimeApi
 
 SIGKILL = 9
+PATIENCE = 1.0  # s that the next process has to load the function before /next: it is billed
 BOUND = 0.5  # s that a process may take to finish: what is billed of one that ignores its end
 
 
@@ -135,6 +136,8 @@ class Runtime2(Runtime):
         if self.is_started:
             self.connect()
             self._prepare_next()
+            if not self.streams.has_said(PATIENCE):
+                return  # a slow one goes on loading when its event is there
             if not self.loaded() and self.is_started:  # the next event has another process try
                 end(self.deno, self.streams, [])
                 self.is_started = False

@@ -58,9 +58,7 @@ class Streams:
         while not self.said:
             if self.is_over:
                 return 0
-            if not self.reading.poll(LIVENESS) and self.deno.has_ended() is not None:
-                self.is_over = True
-            self._read()
+            self._wait()
         size = min(len(view), len(self.said))
         view[:size] = self.said[:size]
         del self.said[:size]
@@ -81,11 +79,22 @@ class Streams:
         self.tell_to_finish()
         until = monotonic() + bound
         while not self.is_over and monotonic() < until:
-            if not self.reading.poll(LIVENESS) and self.deno.has_ended() is not None:
-                self.is_over = True
-            self._read()
+            self._wait()
         log(self.raw)
         self.raw = b""
+
+    def has_said(self, bound: float) -> bool:
+        """Whether the bridge says something, or never will again, within ``bound`` s."""
+        until = monotonic() + bound
+        while not self.said and not self.is_over and monotonic() < until:
+            self._wait()
+        return bool(self.said) or self.is_over
+
+    def _wait(self) -> None:
+        """Take what comes in the next moment."""
+        if not self.reading.poll(LIVENESS) and self.deno.has_ended() is not None:
+            self.is_over = True
+        self._read()
 
     def _read(self) -> None:
         """Take what is there."""
