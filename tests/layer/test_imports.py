@@ -11,7 +11,8 @@ import pytest
 from tests.layer.conftest import LAYER, Environment, Start
 from tests.layer.test_start import VERSIONS, python_of
 
-OWN = {"bootstrap", "connection", "deno", "runtime1", "runtime_api", "settings"}
+OWN = {"bootstrap", "connection", "deno", "runtime", "runtime_api", "settings"}
+OF_RUNTIME = {"runtime1": {"runtime1"}, "runtime2": {"runtime2", "streams", "select"}}
 C_MODULES = {"_socket", "time", "posix"}  # built in or one shared library: no Python source
 ON_ERRORS = {"fault", "_json"}  # what tells an error of the runtime
 LINE = re.compile(r"^import time: +\d+ \| +\d+ \| +(\S+)$", re.MULTILINE)
@@ -50,15 +51,17 @@ def command(python: Path) -> list[str | Path]:
     return [python, *FLAGS, LAYER / "lambdeno/__main__.py", LAYER]
 
 
-def test_imports_up_to_the_answers(start: Start, python: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("runtime", OF_RUNTIME)
+def test_imports_up_to_the_answers(start: Start, python: Path, tmp_path: Path, runtime: str) -> None:
     """From its start to its answers, handler errors among them, the bootstrap imports these modules."""
     environment = start("export const handler = (e) => { if (!e) throw 1; };", command=command(python))
     environment.invoke("fine")
     environment.error(None)
     assert environment.waits_for_next(3)
     found = imported(environment) - baseline(python, tmp_path)
-    assert found >= OWN
-    assert found <= OWN | C_MODULES
+    own = OWN | OF_RUNTIME[runtime]
+    assert found >= own
+    assert found <= own | C_MODULES
 
 
 def test_imports_to_refuse(start: Start, python: Path, tmp_path: Path) -> None:
