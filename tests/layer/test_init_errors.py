@@ -182,9 +182,12 @@ def test_wrong_setting(start: Start, name: str, value: str, parts: list[str]) ->
 @pytest.mark.parametrize("combination", ["source-runtime1", "binary-runtime1"])
 def test_no_network_is_no_socket(start: Start) -> None:
     """The bridge of runtime1 is a socket: a refusal of the network without exceptions is a wrong setting."""
-    _, error = start(LAMBDENO_PERMISSIONS="--deny-net").init_error()
-    assert '"--deny-net"' in error["errorMessage"]
-    assert "--allow-net" in error["errorMessage"]
+    for permissions in ("--deny-net", "-A --deny-net"):
+        environment = start(LAMBDENO_PERMISSIONS=permissions)
+        _, error = environment.init_error()
+        environment.api.requests.clear()
+        assert '"--deny-net"' in error["errorMessage"]
+        assert "--allow-net" in error["errorMessage"]
 
 
 def test_permission_that_deno_does_not_know(start: Start) -> None:

@@ -176,6 +176,20 @@ def test_the_next_process_cannot_be_prepared(start: Start) -> None:
     assert set(environment.result().values()) == {"NotCapable"}
 
 
+def test_a_whole_denial_stays_whole(start: Start) -> None:
+    """What the runtime denies for itself does not narrow what the user denies."""
+    environment = start(
+        """
+        export const handler = async () => [
+          await Deno.writeTextFile(`${Deno.env.get("TMPDIR")}/x`, "").catch((error) => error.name),
+          await Deno.connect({ hostname: "127.0.0.1", port: 9 }).catch((error) => error.name),
+        ];
+        """,
+        LAMBDENO_PERMISSIONS="-A --deny-write --deny-net",
+    )
+    assert environment.result() == ["NotCapable", "NotCapable"]
+
+
 def test_tmp_is_shared_unless_asked_otherwise(start: Start) -> None:
     """By default /tmp is the environment's, as on Lambda: what remains in it is there for the next."""
     environment = start(
@@ -389,13 +403,23 @@ def test_programs_that_a_function_starts_end_with_it(start: Start) -> None:
     """A child that holds the streams open neither delays the answer nor outlives the invocation."""
     environment = start(
         """
-        export const handler = () => new Deno.Command("sleep", { args: ["60"] }).spawn().pid;
+        export const handler = (event) => {
+          const { pid } = new Deno.Command("sh", { args: ["-c", event.program] }).spawn();
+          Deno.writeTextFileSync(`${Deno.env.get("TMPDIR")}/pids`, `${pid}\n`, { append: true });
+          if (event.exit) Deno.exit(0);
+        };
         """,
         LAMBDENO_PERMISSIONS="-A",
     )
-    pids = [environment.result() for _ in range(2)]
-    assert waits(environment, 2)
+    for program in ("exec sleep 60", "while :; do echo y; done", "setsid sleep 60 & exec sleep 60"):
+        environment.result({"program": program})
+        environment.error({"program": program, "exit": True})
+    assert waits(environment, 6)
+    pids = (environment.tmp / "pids").read_text().split()
+    assert len(pids) == 6
     assert holds(lambda: all(not Path(f"/proc/{pid}/exe").exists() for pid in pids))
+    left = [path for path in Path("/proc").glob("[0-9]*/environ") if str(environment.tmp) in text_of(path)]
+    assert len(left) == 2  # the bootstrap, and the process that waits
 
 
 def test_last_words_come_before_the_next_event(start: Start) -> None:
@@ -408,14 +432,65 @@ def test_last_words_come_before_the_next_event(start: Start) -> None:
 
 def test_a_frozen_standby_thaws(start: Start) -> None:
     """The environment may freeze while the next process is half started: it goes on where it was."""
-    environment = start(ACTOR)
-    for number in range(3):
+    slow = "if (!Deno.env.get('FIRST')) await new Promise((resolve) => setTimeout(resolve, 1500));"
+    environment = start(slow + ACTOR)
+    for number in range(2):
         environment.result("x")
         [pid] = environment.children() if waits(environment, number + 1) else [0]
         os.kill(pid, signal.SIGSTOP)
         time.sleep(0.2)
         os.kill(pid, signal.SIGCONT)
     assert environment.result("x")["count"] == 1
+
+
+def text_of(path: Path) -> str:
+    """A file's text; nothing where it is gone."""
+    try:
+        return path.read_text("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+def test_a_private_folder_of_any_depth_and_mode_is_removed(start: Start) -> None:
+    """Two thousand folders in each other and one that nobody may enter: gone, and the bootstrap lives."""
+    environment = start(
+        """
+        export const handler = () => {
+          const tmp = Deno.env.get("TMPDIR");
+          let path = tmp;
+          while (path.length < 4000) path += "/a";
+          Deno.mkdirSync(path, { recursive: true });
+          Deno.mkdirSync(`${tmp}/closed/inner`, { recursive: true });
+          Deno.chmodSync(`${tmp}/closed`, 0);
+          return tmp;
+        };
+        """,
+        LAMBDENO_PRIVATE_TMP="on",
+    )
+    folders = [environment.result() for _ in range(2)]
+    assert waits(environment, 2)
+    assert not any(Path(folder).exists() for folder in folders)
+
+
+def test_a_closed_standard_output_is_an_error(start: Start) -> None:
+    """Without it there is no way to answer: told at once, not by the timeout."""
+    environment = start("export const handler = () => { Deno.stdout.close(); return 1; };")
+    assert environment.error()[0].error_type == "Runtime.ExitError"
+
+
+def test_a_changed_standard_output_is_the_functions_affair(start: Start) -> None:
+    """A function that captures what it prints neither catches nor loses its result."""
+    environment = start(
+        """
+        export const handler = () => {
+          const seen = [];
+          Deno.stdout.writeSync = (bytes) => (seen.push(bytes), bytes.length);
+          Deno.stdout.writeSync(new Uint8Array(3));
+          return seen.length;
+        };
+        """
+    )
+    assert environment.result() == 1
 
 
 # --- for a long time ----------------------------------------------------------------------------

@@ -104,7 +104,11 @@ class Deno:
             self.founded_home = True
             self.folder = fresh_folder(self.home)
         # Before the start, since Deno opens its caches in its first milliseconds: 2.4 MB take 1 ms.
-        copy_caches(self.settings, self.folder)
+        try:
+            copy_caches(self.settings, self.folder)
+        except OSError:
+            self._abandon()  # no half a cache
+            raise
 
     def _spawn(self, executable: str, arguments: list[str]) -> None:
         """Start it in our process group, which the platform ends as one. Raises OSError."""
@@ -152,6 +156,7 @@ class Deno:
         if status is None:
             posix.kill(self.pid, SIGKILL)
             status = self.status = posix.waitpid(self.pid, 0)[1]
+        self.kill_offspring()
         self.close()
         self._clear()
         return status
@@ -169,21 +174,23 @@ class Deno:
         if self.settings.private_tmp:
             remove(self.tmp)
 
-    def offspring(self) -> list[int]:
-        """The processes that the function has started, where its permissions let it start any."""
-        words = self.settings.permissions
-        if not any(word.startswith(("--allow-all", "--allow-run", "-A")) for word in words):
-            return []
-        found = [self.pid]
-        for pid in found:
+    def kill_offspring(self) -> None:
+        """End what the function has started, where its permissions let it start any.
+
+        Whoever was its parent: each has this process's folder in its environment.
+        """
+        if not any(word.startswith("--allow-run") or is_all(word) for word in self.settings.permissions):
+            return
+        mark = b"DENO_DIR=" + self.folder.encode() + b"\0"
+        for name in posix.listdir("/proc"):
             try:
-                for thread in posix.listdir(f"/proc/{pid}/task"):
-                    children = posix.open(f"/proc/{pid}/task/{thread}/children", posix.O_RDONLY)
-                    found += map(int, posix.read(children, 65536).split())
-                    posix.close(children)
-            except OSError:  # it has just ended, or this is not Linux
+                descriptor = posix.open(f"/proc/{name}/environ", posix.O_RDONLY | posix.O_CLOEXEC)
+                found = mark in posix.read(descriptor, 1024 * 1024)
+                posix.close(descriptor)
+                if found:
+                    posix.kill(int(name), SIGKILL)
+            except (OSError, ValueError):  # it has just ended, or is no process
                 continue
-        return found[1:]
 
     def close(self) -> None:
         """Let go of its streams."""
@@ -198,14 +205,14 @@ class Deno:
         words = self.settings.permissions_in(self.tmp)
         # The check sees resolved addresses; every spelling of "this host" needs a word of its own.
         hosts = (f"127.0.0.1:{port}", f"0.0.0.0:{port}", f"[::1]:{port}", f"[::]:{port}")
-        words.append("--deny-net=" + ",".join(dict.fromkeys((self.settings.runtime_api, *hosts))))
+        deny(words, "net", ",".join(dict.fromkeys((self.settings.runtime_api, *hosts))))
         own = f"{self.settings.task_root},{self.settings.layer}/lambdeno"
         if self.socket:
             grant(words, "net", "N", "unix:" + self.socket)
             grant(words, "write", "W", self.socket)
             own = f"{self.socket},{own}"
         else:
-            words.append("--deny-write=" + self.home)  # the next process's code cache is there
+            deny(words, "write", self.home)  # the next process's code cache is there
         grant(words, "read", "R", own)
         grant(words, "env", "E", BRIDGE_VARIABLES)
         return words
@@ -238,18 +245,29 @@ def find(settings: Settings) -> str:
 
 def grant(words: list[str], name: str, letter: str, value: str) -> None:
     """Add a value to a permission; a list where all was granted would narrow it. Raises SettingsError."""
+    if f"--deny-{name}" in words:
+        raise SettingsError(
+            f'LAMBDENO_PERMISSIONS has "--deny-{name}"; leave --allow-{name} out instead:'
+            " what is not allowed is denied, and the runtime itself needs a little of it"
+        )
     for word in words:
-        flag, narrowed, _ = word.partition("=")
-        if flag == "--allow-all" or (flag[1:2] != "-" and "A" in flag):
+        if is_all(word):
             return
+        flag, narrowed, _ = word.partition("=")
         if not narrowed and (flag == f"--allow-{name}" or (flag[1:2] != "-" and letter in flag)):
             return
-        if not narrowed and flag == f"--deny-{name}":
-            raise SettingsError(
-                f'LAMBDENO_PERMISSIONS has "{word}"; leave --allow-{name} out instead:'
-                " what is not allowed is denied, and the runtime's own socket needs a little of it"
-            )
     words.append(f"--allow-{name}={value}")
+
+
+def deny(words: list[str], name: str, value: str) -> None:
+    """Deny a value; beside a denial of all of it, it would be all that is denied."""
+    if f"--deny-{name}" not in words:
+        words.append(f"--deny-{name}={value}")
+
+
+def is_all(word: str) -> bool:
+    """Whether a permission flag allows everything: --allow-all, -A, -NA."""
+    return word == "--allow-all" or (word[1:2] != "-" and "A" in word.partition("=")[0])
 
 
 def fresh_folder(tmp: str) -> str:
@@ -284,15 +302,19 @@ def copy_caches(settings: Settings, folder: str) -> None:
 def copy(source: str, target: str) -> None:
     """Copy a file in the kernel where it can."""
     read = posix.open(source, posix.O_RDONLY | posix.O_CLOEXEC)
-    write = posix.open(target, posix.O_WRONLY | posix.O_CREAT | posix.O_CLOEXEC, 0o600)
-    left = posix.fstat(read).st_size
-    while left:
+    try:
+        write = posix.open(target, posix.O_WRONLY | posix.O_CREAT | posix.O_CLOEXEC, 0o600)
         try:
-            left -= posix.sendfile(write, read, None, left)
-        except (OSError, TypeError):  # between files on Linux only
-            left -= posix.write(write, posix.read(read, left))
-    posix.close(read)
-    posix.close(write)
+            left = posix.fstat(read).st_size
+            while left:
+                try:
+                    left -= posix.sendfile(write, read, None, left)
+                except (OSError, TypeError):  # between files on Linux only
+                    left -= posix.write(write, posix.read(read, left))
+        finally:
+            posix.close(write)
+    finally:
+        posix.close(read)
 
 
 def sweep(folder: str) -> None:
@@ -316,13 +338,21 @@ def is_alive(pid: str) -> bool:
 
 
 def remove(folder: str) -> None:
-    """Remove a folder of ours and all below it, as far as it goes."""
-    try:
-        for name in posix.listdir(folder):
+    """Remove a folder of ours and all below it, as far as it goes: a function may have filled it."""
+    folders = [folder]
+    for path in folders:  # which grows: no recursion, however deep it is
+        try:
+            posix.chmod(path, 0o700)
+            names = posix.listdir(path)
+        except OSError:
+            continue
+        for name in names:
             try:
-                posix.unlink(f"{folder}/{name}")
+                posix.unlink(f"{path}/{name}")
             except OSError:  # a folder
-                remove(f"{folder}/{name}")
-        posix.rmdir(folder)
-    except OSError:
-        pass
+                folders.append(f"{path}/{name}")
+    for path in reversed(folders):
+        try:
+            posix.rmdir(path)
+        except OSError:
+            pass

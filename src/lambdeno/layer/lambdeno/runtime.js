@@ -129,15 +129,22 @@ class Wire {
 function standardStreams() {
   const frame = new Uint8Array(PIPE_BUF);
   const head = MARK + 4;
-  for (let have = 0; have < MARK;) have += stdin.readSync(frame.subarray(have, MARK)) ?? MARK;
+  // As they are before the function could change them.
+  const read = stdin.read.bind(stdin);
+  const writeSync = stdout.writeSync.bind(stdout);
+  for (let have = 0; have < MARK;) have += stdin.readSync(frame.subarray(have, MARK)) ?? exit(0);
   return {
-    read: (into) => stdin.read(into),
+    read,
     write: (bytes) => {
       const size = Math.min(bytes.length, PIPE_BUF - head - 1);
       encoder.encodeInto(size.toString(16).padStart(4, "0"), frame.subarray(MARK));
       frame.set(size < bytes.length ? bytes.subarray(0, size) : bytes, head);
       frame[head + size] = 10;
-      stdout.writeSync(frame.subarray(0, head + size + 1));
+      try {
+        writeSync(frame.subarray(0, head + size + 1));
+      } catch {
+        exit(1); // the function has closed its standard output: there is no way to answer
+      }
       return Promise.resolve(size);
     },
   };

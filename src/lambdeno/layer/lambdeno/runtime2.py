@@ -20,7 +20,6 @@ if False:  # for the type checker; importing typing would cost a millisecond
     from fault import Fault
     from runtime_api import RuntimeApi
 
-SIGKILL = 9
 PATIENCE = 1.0  # s that the next process has to load the function before /next: it is billed
 BOUND = 0.5  # s that a process may take to finish: what is billed of one that ignores its end
 
@@ -33,6 +32,7 @@ class Runtime2(Runtime):
         self.has_standby = deno.settings.standby
         self.is_started = True  # the bootstrap starts the first one
         self.is_loaded = False
+        self.is_possible = True  # to start a process for an event
 
     def is_ready(self) -> bool:
         """The first process has loaded the function before the first event: its errors are init errors."""
@@ -43,28 +43,34 @@ class Runtime2(Runtime):
         return self.loaded()
 
     def answer(self, event: Connection, api: "RuntimeApi") -> bool:
-        """Give one event to a process of its own and its outcome to Lambda."""
+        """Give one event to a process of its own and its outcome to Lambda. False: none can be had."""
         if self._is_warm():
             self._exchange(event, api)
         else:
             event.drain()
             self._refuse(api)
         self._follow()
-        return True
+        return self.is_possible
 
     def connect(self) -> bool:
         """See Runtime."""
         self.streams = Streams(self.deno)
-        try:
-            if self.deno.settings.private_tmp:
-                posix.mkdir(self.deno.tmp, 0o700)
-            self.streams.sendall(self.streams.mark)
-        except OSError:
-            pass  # the process is gone, or the disk is full: it will tell
         if hasattr(self, "bridge"):
             self.bridge.sock = self.streams  # its buffer serves all of them
         else:
             self.bridge = Connection(self.streams)
+        try:
+            if self.deno.settings.private_tmp:
+                posix.mkdir(self.deno.tmp, 0o700)
+        except OSError as error:
+            end(self.deno, self.streams)
+            self.is_started = False
+            self.fail("Runtime.NoWritableFolder", f"Cannot make {self.deno.tmp}: {error.strerror}")
+            return False
+        try:
+            self.streams.sendall(self.streams.mark)
+        except OSError:
+            pass  # it is gone: the first look at it will tell
         return True
 
     def loaded(self) -> bool:
@@ -90,14 +96,14 @@ class Runtime2(Runtime):
         try:
             self.next.prepare()
         except OSError:
-            self.next.folder = ""  # its start will try again, and tell
+            pass  # its start will try again, and tell
 
     def _is_warm(self) -> bool:
         """Whether there is a process that has loaded the function; waits for it."""
         if self.is_started and self.deno.has_ended() is not None:
             self.ended("while it waited for an event")  # which it never got: another one can take it
         if not self.is_started:
-            self.is_started = self._spawn() and self.connect()
+            self.is_possible = self.is_started = self._spawn() and self.connect()
             self._prepare_next()
         return self.is_started and (self.is_loaded or self.loaded())
 
@@ -127,28 +133,22 @@ class Runtime2(Runtime):
 
     def _follow(self) -> None:
         """End the process with all that it has left open, and have another one follow it."""
-        before = (self.deno, self.streams, self.deno.offspring()) if self.is_started else None
+        before = (self.deno, self.streams) if self.is_started else None
         if before:
             self.streams.tell_to_finish()
         self.is_started = self.has_standby and self._spawn()
         if before:
             end(*before)
-        if self.is_started:
-            self.connect()
+        if self.is_started and self.connect():
             self._prepare_next()
             if not self.streams.has_said(PATIENCE):
                 return  # a slow one goes on loading when its event is there
             if not self.loaded() and self.is_started:  # the next event has another process try
-                end(self.deno, self.streams, [])
+                end(self.deno, self.streams)
                 self.is_started = False
 
 
-def end(deno: Deno, streams: Streams, offspring: list[int]) -> None:
+def end(deno: Deno, streams: Streams) -> None:
     """Have the last words of a process, and let nothing of it remain."""
-    for pid in offspring:
-        try:
-            posix.kill(pid, SIGKILL)
-        except OSError:  # it has ended
-            pass
     streams.finish(BOUND)
     deno.kill()

@@ -13,6 +13,7 @@ from time import monotonic
 from deno import Deno
 
 LIVENESS = 100  # ms: how soon a Deno that died is noticed while something else holds its streams
+GRACE = 0.2  # s: time to read what a process that has ended has left in its pipe
 CHUNK = 64 * 1024  # bytes: what a pipe holds
 MARK = 32  # bytes
 SIZE = 4
@@ -30,6 +31,7 @@ class Streams:
         self.left = 0  # bytes of a frame that are still to come
         self.said = bytearray()  # by the bridge
         self.is_over = False
+        self.end = 0.0  # when a process that has ended has nothing more to say
         posix.set_blocking(deno.input, False)
         posix.set_blocking(deno.output, False)
         self.reading, self.both = poll(), poll()
@@ -49,7 +51,8 @@ class Streams:
             try:
                 rest = rest[posix.write(self.deno.input, rest) :]
             except BlockingIOError:
-                if not self.both.poll(LIVENESS) and self.deno.has_ended() is not None:
+                self.both.poll(LIVENESS)
+                if self.is_over or self.deno.has_ended() is not None:
                     raise BrokenPipeError from None
                 self._read()
 
@@ -91,9 +94,12 @@ class Streams:
         return bool(self.said) or self.is_over
 
     def _wait(self) -> None:
-        """Take what comes in the next moment."""
-        if not self.reading.poll(LIVENESS) and self.deno.has_ended() is not None:
-            self.is_over = True
+        """Take what comes in the next moment; of a process that has ended, what it left."""
+        is_quiet = not self.reading.poll(LIVENESS)
+        if self.deno.has_ended() is not None:
+            self.end = self.end or monotonic() + GRACE
+            if is_quiet or monotonic() > self.end:  # somebody else holds its streams
+                self.is_over = True
         self._read()
 
     def _read(self) -> None:
