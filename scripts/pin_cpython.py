@@ -41,7 +41,7 @@ def main() -> None:
             with tarfile.open(packed) as archive:
                 archive.extractall(folder, filter="tar")
         rows = (folder / "debian/patches/series").read_text().splitlines()
-        series = [row.split()[0] for row in rows if row.strip() and not row.startswith("#")]
+        series = [row.split()[0] for row in rows if row.partition("#")[0].strip()]
         ours = compiled(next(folder.glob("Python-*")))
         shutil.rmtree(HERE / "patches", ignore_errors=True)
         (HERE / "patches").mkdir()
@@ -50,7 +50,7 @@ def main() -> None:
             patch = folder / "debian/patches" / row
             kept = cut(patch.read_text("utf-8"), ours)
             is_fix = patch.suffix == ".patch"  # Debian's own ways of packaging are .diff
-            print(("applies" if is_fix else "packaging, look at it") if kept else "left out", row)
+            print(("applies" if is_fix else "packaging, left out") if kept else "left out", row)
             if kept and is_fix:
                 taken += 1
                 (HERE / f"patches/{taken:02}-{patch.name}").write_text(kept, "utf-8")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import queue
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -155,8 +158,9 @@ def test_a_program_that_does_not_fit_is_told(own: Path, tmp_path: Path) -> None:
     with pytest.raises(BuildError, match="room for 24 and 131072"):
         interpreter.program(own, {"probe": tmp_path / "probe.py"})
     (tmp_path / "probe.py").write_text("")
-    with pytest.raises(BuildError, match="names of 23 letters"):
-        interpreter.program(own, {"a_name_of_twenty_four_xx": tmp_path / "probe.py"})
+    for name in ("a_name_of_twenty_four_xx", "é" * 12):
+        with pytest.raises(BuildError, match="names of 23 bytes"):
+            interpreter.program(own, {name: tmp_path / "probe.py"})
 
 
 # --- CPython, half initialised ------------------------------------------------------------------
@@ -264,6 +268,26 @@ def test_it_is_built_once() -> None:
     assert steps == []
 
 
+def test_another_build_is_waited_for(
+    own: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Two builds at once are one: the second says that it waits, and takes what the first has made."""
+    monkeypatch.setenv("LAMBDENO_CPYTHON_SOURCE", str(tmp_path / "gone"))  # a build of its own would fail
+    folder = cache / "interpreter"
+    folder.mkdir(parents=True)
+    said: queue.Queue[str] = queue.Queue()
+    with ThreadPoolExecutor() as pool, (folder / "lock").open("w") as first:
+        fcntl.flock(first, fcntl.LOCK_EX)
+        second = pool.submit(interpreter.interpreter, host_architecture(), said.put)
+        assert said.get(timeout=10) == "Wait for another build of bootstrap"
+        shutil.copytree(own.parent, folder / own.parent.name)
+        fcntl.flock(first, fcntl.LOCK_UN)
+        assert second.result(timeout=10) == folder / own.parent.name / own.name
+        fcntl.flock(first, fcntl.LOCK_EX)
+        pool.submit(interpreter.interpreter, host_architecture(), said.put).result(timeout=10)
+        assert said.empty()  # what is there is taken without waiting
+
+
 def test_another_recipe_is_another_interpreter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The cache is found by all that decides what comes out: sources, pins, patches."""
     before = interpreter.whereabouts(host_architecture())
@@ -311,6 +335,44 @@ def test_a_machine_without_debians_client_learns_of_other_ways(tmp_path: Path) -
     assert "a lambdeno wheel" in hint
     assert 'shape = "managed"' in hint
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:
+    """What the system refuses is a sentence and a hint, as every failure of the recipe is."""
+    (tmp_path / "out").write_text("a file")
+    done = recipe(tmp_path)
+    [message, hint] = done.stderr.splitlines()
+    assert (done.returncode, message.startswith("bootstrap cannot be built: [Errno ")) == (1, True)
+    assert str(tmp_path / "out") in message
+    assert hint
+
+
+def test_nothing_of_the_users_environment_decides_what_is_built() -> None:
+    """The C build sees where its programs and folders are, and nothing else that was set outside."""
+    program = (
+        "import os, sys; sys.path.insert(0, sys.argv[1]); sys.dont_write_bytecode = True;"
+        "import build; build.close_environment('/zig'); print(*sorted(os.environ))"
+    )
+    leaks = ("CPPFLAGS", "LIBS", "CONFIG_SITE", "MAKEFLAGS", "CC", "ZIG_LIB_DIR", "PYTHONPATH")
+    environment = {"PATH": os.environ["PATH"], "HOME": "/home", **dict.fromkeys(leaks, "/leaked")}
+    command = [sys.executable, "-c", program, str(RECIPE)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    ours = ("LC_ALL", "SOURCE_DATE_EPOCH", "ZIG_GLOBAL_CACHE_DIR", "ZIG_LOCAL_CACHE_DIR")
+    assert done.stdout.split() == sorted({"HOME", "PATH", *ours})
+
+
+@pytest.mark.parametrize("script", ["test", "wheel"])
+def test_the_scripts_tell_a_failed_build(script: str, tmp_path: Path) -> None:
+    """A build that fails under a script is message and hint and a status, without a traceback."""
+    (tmp_path / "tarball").write_bytes(b"")
+    variables = {"LAMBDENO_CACHE": str(tmp_path), "LAMBDENO_CPYTHON_SOURCE": str(tmp_path / "tarball")}
+    command = [str(ROOT / "scripts" / script), str(tmp_path / "wheels")]
+    done = subprocess.run(
+        command, env=os.environ | variables, capture_output=True, text=True, timeout=60, check=False
+    )
+    [message, hint] = done.stderr.splitlines()
+    assert (done.returncode, hint.startswith("hint: it must be ")) == (1, True)
+    assert "is not the source of CPython" in message
 
 
 def test_another_source_is_refused(tmp_path: Path) -> None:

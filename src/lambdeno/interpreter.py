@@ -242,10 +242,10 @@ def _filled(binary: bytes, sources: bytes, codes: Mapping[str, bytes]) -> bytes:
         data = data.ljust(-(-len(data) // ALIGNED) * ALIGNED, b"\0")
         rows += ROW.pack(name.encode(), len(data), len(code))
         data += code
-    if len(codes) > ROWS or len(data) > ROOM or any(len(name) >= NAME for name in codes):
+    if len(codes) > ROWS or len(data) > ROOM or any(len(name.encode()) >= NAME for name in codes):
         raise BuildError(
             f"The runtime layer's Python has {len(codes)} modules and {len(data)} bytes of code;"
-            f" bootstrap has room for {ROWS} and {ROOM}, and names of {NAME - 1} letters",
+            f" bootstrap has room for {ROWS} and {ROOM}, and names of {NAME - 1} bytes",
             "make the slot larger: interpreter/slot.h and src/lambdeno/interpreter.py",
         )
     whole = (

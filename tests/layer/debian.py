@@ -15,7 +15,10 @@ KEYS = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 
 def root(suite: str, architecture: str, *packages: str) -> Path:
-    """A folder with these packages of a suite, unpacked; skips the test where they cannot be had."""
+    """A folder with these packages of a suite, unpacked.
+
+    Skips the test where there is no client or no mirror, and fails it where they give nothing.
+    """
     if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
         pytest.skip("Debian's package client is not on this machine")
     folder = CACHE / f"{suite}-{architecture}-{'-'.join(packages)}"
@@ -56,7 +59,7 @@ def fetch(folder: Path, suite: str, architecture: str, packages: tuple[str, ...]
     for words in (["update"], ["download", *packages]):
         done = subprocess.run([*apt, *words], cwd=folder, capture_output=True, text=True, check=False)
         if done.returncode:
-            pytest.skip(
+            pytest.fail(
                 f"Debian does not give {', '.join(packages)} of {suite}: {done.stderr.strip()[-300:]}"
             )
     for package in folder.glob("*.deb"):
