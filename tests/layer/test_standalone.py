@@ -64,6 +64,18 @@ def answers(environment: Environment) -> None:
     assert environment.result("again")["event"] == "again"
 
 
+def alone(start: Start, isolation: list[str | Path]) -> Environment:
+    """An environment with Lambda's paths in another root."""
+    return start(
+        BUNDLE,
+        command=[*isolation, "/opt/bootstrap"],
+        LAMBDA_TASK_ROOT="/var/task",
+        LAMBDENO_PERMISSIONS="--allow-read",  # to look around
+        PATH="/nowhere",
+        TMPDIR=None,
+    )
+
+
 def libraries(binary: Path) -> Iterator[Path]:
     """What the dynamic linker would load for a binary, itself among it."""
     said = subprocess.run(["ldd", binary], capture_output=True, text=True, check=True).stdout
@@ -74,18 +86,16 @@ def libraries(binary: Path) -> Iterator[Path]:
 @needs_bubblewrap
 def test_an_empty_root_is_enough(start: Start, tmp_path: Path, deno_binary: Path) -> None:
     """The two layers, the function, /tmp and the libraries that Deno names: no Python, no shell, no /proc."""
-    command = [*ISOLATED, "--ro-bind", opt(tmp_path, host_architecture(), deno_binary), "/opt"]
+    command: list[str | Path] = [
+        *ISOLATED,
+        "--ro-bind",
+        opt(tmp_path, host_architecture(), deno_binary),
+        "/opt",
+    ]
     for library in libraries(deno_binary):
         command += ["--ro-bind", library.resolve(), library]
     command += ["--ro-bind", tmp_path / "task", "/var/task", "--tmpfs", "/tmp", "--remount-ro", "/"]
-    environment = start(
-        BUNDLE,
-        command=[*command, "/opt/bootstrap"],
-        LAMBDA_TASK_ROOT="/var/task",
-        LAMBDENO_PERMISSIONS="--allow-read",  # to look around
-        PATH="/nowhere",
-        TMPDIR=None,
-    )
+    environment = alone(start, command)
     assert environment.result("where") == {"event": "where", "debian": False, "python": False}
     answers(environment)
 
@@ -99,7 +109,7 @@ def test_an_older_c_library_is_enough(start: Start, tmp_path: Path, deno_binary:
     for name in ("opt", "var/task"):
         (root / name).mkdir(parents=True, exist_ok=True)
     layers = opt(tmp_path, "x86_64", deno_binary)
-    command = [
+    command: list[str | Path] = [
         *ISOLATED,
         "--ro-bind",
         root,
@@ -113,14 +123,7 @@ def test_an_older_c_library_is_enough(start: Start, tmp_path: Path, deno_binary:
         "/dev",
     ]
     command += ["--ro-bind", tmp_path / "task", "/var/task", "--tmpfs", "/tmp"]
-    environment = start(
-        BUNDLE,
-        command=[*command, "/opt/bootstrap"],
-        LAMBDA_TASK_ROOT="/var/task",
-        LAMBDENO_PERMISSIONS="--allow-read",  # to look around
-        PATH="/nowhere",
-        TMPDIR=None,
-    )
+    environment = alone(start, command)
     assert environment.result("where") == {"event": "where", "debian": True, "python": False}
     answers(environment)
 

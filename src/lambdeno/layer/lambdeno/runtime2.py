@@ -4,8 +4,8 @@
                   -> it is over -> the next one given its mark -> it has loaded the function -> /next
 
 Deno's own start overlaps the end of the process before it; the function is not loaded until that is
-over, with its ports and files. The next event is not asked for before, since Lambda freezes an
-environment that waits: a half started process would go on when its event is there, and no sooner.
+over, with its ports and files. The next event is not asked for before (PATIENCE), since Lambda freezes
+an environment that waits: a half started process would go on when its event is there, and no sooner.
 Standard input brings the event, standard output the result.
 """
 
