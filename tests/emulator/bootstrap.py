@@ -13,12 +13,14 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 from typing import Any, NoReturn
 
 API = os.environ["AWS_LAMBDA_RUNTIME_API"]
 HOST, PORT = API.split(":")
 RUNTIME = "/2018-06-01/runtime"
+EXTENSION = "/2020-01-01/extension"
 
 
 class Api:
@@ -31,7 +33,8 @@ class Api:
 
     def send(self, method: str, path: str, body: bytes = b"", headers: Any = ()) -> None:
         """Send a request; ``headers`` is pairs."""
-        lines = [f"{method} {RUNTIME}{path} HTTP/1.1", f"Host: {API}"]
+        root = "" if path.startswith(EXTENSION) else RUNTIME
+        lines = [f"{method} {root}{path} HTTP/1.1", f"Host: {API}"]
         if method == "POST":
             lines.append(f"Content-Length: {len(body)}")
         lines += [f"{name}: {value}" for name, value in headers]
@@ -53,7 +56,7 @@ class Api:
         return [status, body.decode()]
 
 
-def do(api: Api, event: Any, headers: dict[str, str]) -> bytes | None:  # noqa: PLR0911, PLR0912
+def do(api: Api, event: Any, headers: dict[str, str]) -> bytes | None:  # noqa: PLR0911, PLR0912, PLR0915
     """What the event says; returns the response's body, or None when all is done already."""
     what = event.get("do", "echo") if isinstance(event, dict) else "echo"
     request_id = headers.get("lambda-runtime-aws-request-id", "none")
@@ -111,10 +114,14 @@ def do(api: Api, event: Any, headers: dict[str, str]) -> bytes | None:  # noqa: 
         call_and_tell(api, answer, [("Lambda-Runtime-Function-Response-Mode", "buffered")])
     elif what == "stream":
         stream(api, answer, event)
+    elif what == "handle":
+        handle_sigterm(event)
+    elif what == "extension":
+        extend(event)
     elif what == "calls":  # any calls, then their outcomes as the response
         told = [
-            api.call(method, path.replace("{id}", request_id), body.encode())
-            for method, path, body in event["calls"]
+            api.call(method, path.replace("{id}", request_id), body.encode(), *headers)
+            for method, path, body, *headers in event["calls"]
         ]
         print(json.dumps(told), flush=True)
         return json.dumps(told).encode() if event.get("answers", True) else None
@@ -124,6 +131,48 @@ def do(api: Api, event: Any, headers: dict[str, str]) -> bytes | None:  # noqa: 
 def call_and_tell(api: Api, path: str, headers: Any) -> None:
     """A call whose outcome is for the log."""
     print(json.dumps(api.call("POST", path, b"1", headers)), flush=True)
+
+
+def handle_sigterm(event: dict[str, Any]) -> None:
+    """SIGTERM prints ``terminate`` and ends the process after ``linger`` seconds."""
+
+    def terminate(_number: int, _frame: Any) -> None:
+        print(event["terminate"], flush=True)
+        time.sleep(event.get("linger", 0))
+        print(event["terminate"], "and out", flush=True)
+        os._exit(0)
+
+    signal.signal(signal.SIGTERM, terminate)
+
+
+def extend(event: dict[str, Any]) -> None:
+    """Register an extension, and let it ask for events in a thread, each told to the log."""
+    if "terminate" in event:
+        handle_sigterm(event)
+    own = Api()
+    body = json.dumps({"events": event.get("events", [])}).encode()
+    name = [("Lambda-Extension-Name", event.get("name", "x"))]
+    own.send("POST", f"{EXTENSION}/register", body, name)
+    status, headers, told = own.receive()
+    print(json.dumps([status, told.decode()]), flush=True)
+    identifier = [("Lambda-Extension-Identifier", headers.get("lambda-extension-identifier", ""))]
+
+    def ask() -> None:
+        time.sleep(event.get("late", 0))
+        for _ in range(event.get("asks", 1000)):
+            own.send("GET", f"{EXTENSION}/event/next", b"", identifier)
+            print(own.receive()[2].decode(), flush=True)
+            time.sleep(event.get("busy", 0))
+
+    def ask_again() -> None:
+        time.sleep(event["again"])
+        Api().send("GET", f"{EXTENSION}/event/next", b"", identifier)
+        print("asked again", flush=True)
+        time.sleep(60)
+
+    threading.Thread(target=ask, daemon=True).start()
+    if "again" in event:
+        threading.Thread(target=ask_again, daemon=True).start()
 
 
 def stream(api: Api, path: str, event: dict[str, Any]) -> None:

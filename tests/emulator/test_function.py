@@ -29,6 +29,8 @@ def test_reserved_variables_are_refused(key: str) -> None:
         ({"concurrency": 0}, "concurrency 0"),
         ({"runtime": "nodejs22.x"}, 'runtime "nodejs22.x"'),
         ({"architecture": "riscv"}, 'architecture "riscv"'),
+        ({"log_format": "json"}, 'log format "json"'),
+        ({"log_level": "LOUD"}, 'log level "LOUD"'),
         ({"layers": (Path(),) * 6}, "6 layers"),
         ({"environment": {"1A": ""}}, 'variable named "1A"'),
         ({"environment": {"AB": "x" * 5000}}, "take 5002 bytes"),

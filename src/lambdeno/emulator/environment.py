@@ -20,7 +20,7 @@ from pathlib import Path
 
 from lambdeno.emulator.function import Function
 from lambdeno.emulator.invocation import Invocation, Outcome
-from lambdeno.emulator.logs import EnvironmentLog, LogSink, report_line, timestamp
+from lambdeno.emulator.logs import EnvironmentLog, InitReport, LogSink, Report, platform_lines
 from lambdeno.emulator.process import Launch, Process, exit_reason
 from lambdeno.emulator.runtime_api import RuntimeApi, State
 from lambdeno.emulator.sandbox import EntrypointError, Sandbox, Site
@@ -74,8 +74,9 @@ class Environment:
         noise = uuid.uuid4().hex
         self.name = f"{datetime.now(UTC):%Y/%m/%d}/[$LATEST]{noise}"  # also its log stream
         self._tmp = deployment.temp / noise[:12]
+        self._lines = platform_lines(self._function.log_format)
         self._log = EnvironmentLog(deployment.sink, self._function.name, self.name)
-        self._api = RuntimeApi(deployment.settings, self._became_idle)
+        self._api = RuntimeApi(self._function, deployment.settings, self._became_idle)
         self._init = Init()
         self._process: Process | None = None
         self._watcher: asyncio.Task[None] | None = None
@@ -119,7 +120,7 @@ class Environment:
         function = self._function
         self._invocation = self._log.invocation = invocation
         invocation.start(function.timeout)
-        self._log.line(f"START RequestId: {invocation.request_id} Version: $LATEST")
+        self._log.line(self._lines.start(invocation.request_id))
         loop = asyncio.get_running_loop()
         self._deadline = loop.call_later(function.timeout, self._timed_out)
         self._sampler = loop.call_later(self._deployment.settings.memory_interval, self._sample_on)
@@ -143,15 +144,20 @@ class Environment:
         """Log an invocation that ends with an init that failed."""
         self._log.invocation = invocation
         invocation.start(self._function.timeout)
-        self._log.line(f"START RequestId: {invocation.request_id} Version: $LATEST")
+        self._log.line(self._lines.start(invocation.request_id))
         invocation.settle(outcome)
         self._report(invocation, outcome)
 
     async def close(self) -> None:
-        """End all processes and leave nothing behind. An open invocation gets no more of it."""
+        """End all processes and leave nothing behind. An open invocation gets no more of it.
+
+        As on Lambda, a runtime with an extension is told before; one that failed is dead by now.
+        """
         self._is_dead = True
         self._cancel_timers()
         async with self._starting:
+            if self._process and self._api.extensions:
+                await self._process.terminate(self._deployment.settings.shutdown)
             self._kill()
         if self._watcher:
             with contextlib.suppress(asyncio.CancelledError):
@@ -211,7 +217,7 @@ class Environment:
         if self._process:
             self._process.read_pending()
         text = f"Task timed out after {self._function.timeout:.2f} seconds"
-        self._log.line(f"{timestamp()} {invocation.request_id} {text}")
+        self._log.line(self._lines.timed_out(invocation.request_id, self._function.timeout))
         invocation.settle(self._fault("Sandbox.Timedout", text, "timeout"))
         self._died()
 
@@ -241,11 +247,9 @@ class Environment:
 
     def _init_failed(self, outcome: Outcome) -> Outcome:
         duration = (time.perf_counter() - self._init.started) * 1000
-        self._log.line(
-            f"INIT_REPORT Init Duration: {duration:.2f} ms\tPhase: "
-            f"{'invoke' if self._init.is_reported else 'init'}\tStatus: {outcome.status or 'error'}"
-            + ("" if outcome.status == "timeout" else f"\tError Type: {outcome.error_type}")
-        )
+        phase = "invoke" if self._init.is_reported else "init"
+        report = InitReport(duration, phase, outcome.status or "error", outcome.error_type)
+        self._log.line(self._lines.init_report(report))
         self._init.is_reported = True
         return outcome
 
@@ -256,20 +260,17 @@ class Environment:
         now = time.monotonic()
         if now - self._sampled > MEMORY_REST:
             self._sample()
-        self._log.line(f"END RequestId: {invocation.request_id}")
-        status = outcome.status
-        if status == "error":
-            status = f"error\tError Type: {outcome.error_type}"
-        self._log.line(
-            report_line(
-                invocation.request_id,
-                duration=(invocation.ended - invocation.started) * 1000,
-                memory=self._function.memory,
-                used=self._memory,
-                init=None if self._init.is_reported else self._init.duration,
-                status=status,
-            )
+        report = Report(
+            invocation.request_id,
+            duration=(invocation.ended - invocation.started) * 1000,
+            memory=self._function.memory,
+            used=-(-self._memory // 1_048_576),
+            init=None if self._init.is_reported else self._init.duration,
+            status=outcome.status,
+            error_type=outcome.error_type,
         )
+        self._log.line(self._lines.end(report))
+        self._log.line(self._lines.report(report))
         self._init.is_reported = True
 
     def _sample(self) -> None:

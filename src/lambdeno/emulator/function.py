@@ -21,6 +21,8 @@ NAME = re.compile(r"[a-zA-Z0-9-_]{1,64}")
 RUNTIME = re.compile(r"provided\.al2023|provided\.al2|python3\.[0-9]{1,2}")
 MACHINES = {"amd64": "x86_64", "x86_64": "x86_64", "arm64": "arm64", "aarch64": "arm64"}
 LAYER_LIMIT = 5
+LOG_FORMATS = ("Text", "JSON")
+LOG_LEVELS = ("", "TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,8 @@ class Function:
     environment: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     concurrency: int = 10  # environments; an invocation beyond them is throttled
     dead_letter: str | None = None  # a file (JSON lines) or an http:// endpoint on this machine
+    log_format: str = "Text"  # or "JSON"
+    log_level: str = ""  # TRACE to FATAL, for the format JSON; empty leaves it to the function
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):
@@ -58,6 +62,8 @@ class Function:
                 f'Function "{self.name}" has the architecture "{self.architecture}"',
                 'it may be "x86_64" or "arm64"',
             )
+        self._check_choice("log format", self.log_format, LOG_FORMATS)
+        self._check_choice("log level", self.log_level, LOG_LEVELS)
         if len(self.layers) > LAYER_LIMIT:
             raise EmulatorError(
                 f'Function "{self.name}" has {len(self.layers)} layers', "Lambda takes at most 5"
@@ -74,6 +80,13 @@ class Function:
             raise EmulatorError(
                 f'Function "{self.name}" has {name} {value}',
                 f"it may be {least} to {most} {unit}",
+            )
+
+    def _check_choice(self, name: str, value: str, choices: tuple[str, ...]) -> None:
+        if value not in choices:
+            raise EmulatorError(
+                f'Function "{self.name}" has the {name} "{value}"',
+                f"it may be {', '.join(filter(None, choices))}",
             )
 
     def _check_environment(self) -> None:

@@ -1,4 +1,4 @@
-"""HTTP/1.1 on asyncio streams, framed by h11: keep-alive, pipelining, trailers, bounded sizes.
+"""HTTP/1.1 on asyncio streams, framed by h11: keep-alive, pipelining, trailers, bounded sizes and times.
 
     Server -> one task for each connection -> handler(Exchange) for each request
 
@@ -11,11 +11,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from dataclasses import dataclass
 from http import HTTPStatus
 
 import h11
 
-__all__ = ["BodyTooLarge", "Exchange", "Handler", "Header", "Server", "Truncated"]
+__all__ = ["BodyTooLarge", "Bounds", "Exchange", "Handler", "Header", "Server", "Truncated"]
 
 HEAD_LIMIT = 1024 * 1024  # bytes: request line and headers; Lambda's own limit
 RECEIVE = 256 * 1024  # bytes: what asyncio reads from a socket at once
@@ -28,8 +29,25 @@ REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a server puts up with. Seconds; None is for ever, as the Runtime API's clients wait.
+
+    ``silence`` is for a request's whole head, between two parts of its body, and for a client that
+    takes nothing of its response; ``idle`` is between two requests.
+    """
+
+    silence: float | None = None
+    idle: float | None = None
+    connections: int = 1000
+
+
 class Truncated(Exception):
     """The request broke off before its end."""
+
+
+class TooSlow(Truncated):
+    """The client was silent for too long in the middle of its request."""
 
 
 class BodyTooLarge(Exception):
@@ -47,6 +65,7 @@ class Exchange:
         "_h11",
         "_has_body",
         "_reader",
+        "_silence",
         "_writer",
         "headers",
         "method",
@@ -61,8 +80,10 @@ class Exchange:
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         request: h11.Request,
+        silence: float | None,
     ) -> None:
         self._h11 = connection
+        self._silence = silence
         self._reader = reader
         self._writer = writer
         self.method = request.method.decode("ascii")
@@ -85,7 +106,7 @@ class Exchange:
         return self._reader.at_eof() or self._writer.is_closing()
 
     async def read(self, limit: int) -> bytes:
-        """The whole body. Raises BodyTooLarge and Truncated."""
+        """The whole body. Raises BodyTooLarge and Truncated, TooSlow among it."""
         parts: list[bytes] = []
         size = 0
         async for chunk in self.chunks():
@@ -109,7 +130,7 @@ class Exchange:
             self._send(h11.InformationalResponse(status_code=100, headers=[]))
         while True:
             try:
-                event = await next_event(self._h11, self._reader)
+                event = await next_event(self._h11, self._reader, self._silence)
             except (h11.RemoteProtocolError, ConnectionError) as error:
                 raise Truncated(str(error)) from None
             if isinstance(event, h11.Data):
@@ -135,7 +156,7 @@ class Exchange:
         else:
             self._writer.write(out or b"")
             self._writer.write(sent or b"")
-            await self._writer.drain()
+        await self._drain()
 
     async def begin(self, status: int, headers: Iterable[Header]) -> None:
         """Send the head of a chunked response; ``write`` and ``end`` follow."""
@@ -145,12 +166,26 @@ class Exchange:
     async def write(self, chunk: bytes) -> None:
         """Send one chunk. Raises ConnectionError when the client is gone."""
         self._send(h11.Data(data=chunk))
-        await self._writer.drain()
+        await self._drain()
 
     async def end(self) -> None:
         """Send the end of a chunked response."""
         self._send(h11.EndOfMessage())
-        await self._writer.drain()
+        await self._drain()
+
+    async def _drain(self) -> None:
+        """Wait for a client that is far behind, while it takes anything. Raises ConnectionError."""
+        transport = self._writer.transport
+        while True:
+            left = transport.get_write_buffer_size()
+            try:
+                async with asyncio.timeout(self._silence):
+                    await self._writer.drain()
+                    return
+            except TimeoutError:
+                if transport.get_write_buffer_size() >= left:
+                    transport.abort()
+                    raise ConnectionAbortedError("the client does not read") from None
 
     def _send(self, event: h11.Event) -> None:
         self._writer.write(self._h11.send(event) or b"")
@@ -162,8 +197,9 @@ Handler = Callable[[Exchange], Awaitable[None]]
 class Server:
     """A listening socket and its connections."""
 
-    def __init__(self, handler: Handler) -> None:
+    def __init__(self, handler: Handler, bounds: Bounds) -> None:
         self._handler = handler
+        self._bounds = bounds
         self._connections: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
         self.port = 0
@@ -192,6 +228,10 @@ class Server:
         await asyncio.gather(*connections, return_exceptions=True)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(self._connections) >= self._bounds.connections:
+            refuse(h11.Connection(h11.SERVER), writer, 503, "too many connections")
+            writer.close()
+            return
         task = asyncio.create_task(self._serve(reader, writer))
         self._connections.add(task)
         task.add_done_callback(self._connections.discard)
@@ -199,10 +239,14 @@ class Server:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_LIMIT)
         try:
-            while await self._serve_one(connection, reader, writer):
+            wait = self._bounds.silence  # the first request is to come at once
+            while await self._serve_one(connection, reader, writer, wait):
                 connection.start_next_cycle()
+                wait = self._bounds.idle
         except h11.RemoteProtocolError as error:
-            refuse(connection, writer, error)
+            refuse(connection, writer, error.error_status_hint, str(error))
+        except TooSlow as error:
+            refuse(connection, writer, 408, str(error))
         except (ConnectionError, Truncated):
             pass
         except Exception:
@@ -211,38 +255,62 @@ class Server:
             writer.close()
 
     async def _serve_one(
-        self, connection: h11.Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self,
+        connection: h11.Connection,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        wait: float | None,
     ) -> bool:
-        """Serve one request; False when the connection is over."""
-        event = await next_event(connection, reader)
+        """Serve one request, for which it may ``wait``; False when the connection is over."""
+        event = await self._next_head(connection, reader, wait)
         if not isinstance(event, h11.Request):
             return False
-        exchange = Exchange(connection, reader, writer, event)
+        exchange = Exchange(connection, reader, writer, event, self._bounds.silence)
         await self._handler(exchange)
         if connection.our_state is not h11.DONE:
             return False
         while connection.their_state is h11.SEND_BODY:
-            await next_event(connection, reader)
+            await next_event(connection, reader, self._bounds.silence)
         return connection.their_state is h11.DONE
+
+    async def _next_head(
+        self, connection: h11.Connection, reader: asyncio.StreamReader, wait: float | None
+    ) -> h11.Event | type[h11.PAUSED] | None:
+        """The next request's head; None where none has begun in that time. Raises TooSlow."""
+        if not connection.trailing_data[0]:
+            try:
+                async with asyncio.timeout(wait):
+                    connection.receive_data(await reader.read(RECEIVE))
+            except TimeoutError:
+                return None
+        try:
+            async with asyncio.timeout(self._bounds.silence):
+                return await next_event(connection, reader, None)
+        except TimeoutError:
+            raise TooSlow(f"the head was not whole after {self._bounds.silence} s") from None
 
 
 async def next_event(
-    connection: h11.Connection, reader: asyncio.StreamReader
+    connection: h11.Connection, reader: asyncio.StreamReader, silence: float | None
 ) -> h11.Event | type[h11.PAUSED]:
-    """What h11 makes of the next bytes. Raises h11.RemoteProtocolError, ConnectionError."""
+    """What h11 makes of the next bytes. Raises h11.RemoteProtocolError, ConnectionError, TooSlow."""
     while True:
         event = connection.next_event()
         if event is not h11.NEED_DATA:
             return event  # type: ignore[return-value]
-        connection.receive_data(await reader.read(RECEIVE))
+        try:
+            async with asyncio.timeout(silence):
+                connection.receive_data(await reader.read(RECEIVE))
+        except TimeoutError:
+            raise TooSlow(f"nothing came for {silence} s") from None
 
 
-def refuse(connection: h11.Connection, writer: asyncio.StreamWriter, error: h11.RemoteProtocolError) -> None:
-    """Answer what is not HTTP, where an answer is still possible."""
+def refuse(connection: h11.Connection, writer: asyncio.StreamWriter, status: int, text: str) -> None:
+    """Say why a request is not served, where an answer is still possible."""
     if connection.our_state not in {h11.IDLE, h11.SEND_RESPONSE} or writer.is_closing():
         return
-    body = str(error).encode()
+    body = text.encode()
     head = [(b"content-length", b"%d" % len(body)), (b"connection", b"close")]
-    status = error.error_status_hint
-    writer.write(connection.send(h11.Response(status_code=status, headers=head)) or b"")
+    reason = REASONS.get(status, b"")
+    writer.write(connection.send(h11.Response(status_code=status, headers=head, reason=reason)) or b"")
     writer.write(connection.send(h11.Data(data=body)) or b"")

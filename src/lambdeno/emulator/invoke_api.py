@@ -146,11 +146,21 @@ class InvokeApi:
             "MemorySize": function.memory,
             "Architectures": [function.architecture],
             "Environment": {"Variables": dict(function.environment)},
+            "LoggingConfig": logging_config(function),
             "PackageType": "Zip",
             "Version": "$LATEST",
             "State": "Active",
             "LastUpdateStatus": "Successful",
         }
+
+
+def logging_config(function: Function) -> dict[str, str]:
+    """How a function logs, as the service describes it."""
+    described = {"LogFormat": function.log_format, "LogGroup": f"/aws/lambda/{function.name}"}
+    if function.log_format == "JSON":
+        described["ApplicationLogLevel"] = function.log_level or "INFO"
+        described["SystemLogLevel"] = "INFO"
+    return described
 
 
 def called(exchange: Exchange, named: str) -> tuple[str, Context]:

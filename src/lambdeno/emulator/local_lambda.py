@@ -18,7 +18,7 @@ from lambdeno.emulator.artifacts import check_total, merge, unpack
 from lambdeno.emulator.environment import Deployment
 from lambdeno.emulator.events import Event, EventQueue, check_dead_letter
 from lambdeno.emulator.function import Function, host_architecture
-from lambdeno.emulator.http import Server
+from lambdeno.emulator.http import Bounds, Server
 from lambdeno.emulator.invocation import Context, Invocation, Outcome, ResponseStream
 from lambdeno.emulator.invoke_api import InvokeApi
 from lambdeno.emulator.logs import LogSink, tail_of
@@ -85,7 +85,8 @@ class LocalLambda:
         self._pools: dict[str, Pool] = {}
         self._retired: list[Pool] = []
         self._events = EventQueue(self._attempt, self.settings, log)
-        self._server = Server(InvokeApi(self, host).handle)
+        bounds = Bounds(self.settings.silence, self.settings.keep_alive, self.settings.connections)
+        self._server = Server(InvokeApi(self, host).handle, bounds)
         self._temp = Path()
         self._said: set[str] = set()
 

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Protocol, TextIO
+from typing import Any, Protocol, TextIO
 
 from lambdeno.emulator.invocation import Invocation
 
-__all__ = ["EnvironmentLog", "ListSink", "LogSink", "StreamSink", "report_line", "timestamp"]
+__all__ = [
+    "EnvironmentLog",
+    "InitReport",
+    "ListSink",
+    "LogSink",
+    "Report",
+    "StreamSink",
+    "platform_lines",
+    "timestamp",
+]
 
 TAIL = 4096  # bytes of log that LogType=Tail returns
 LONGEST = 256 * 1024  # bytes: a longer line is cut, as CloudWatch Logs cuts events
@@ -73,9 +84,10 @@ class EnvironmentLog:
             self._put(partial)
 
     def line(self, text: str) -> None:
-        """Write a line of the platform's own, after all that came before."""
+        """Write a line of the platform's own, if it is any, after all that came before."""
         self.flush()
-        self._put(text.encode())
+        if text:
+            self._put(text.encode())
 
     def _put(self, line: bytes) -> None:
         invocation = self.invocation
@@ -96,22 +108,155 @@ def tail_of(invocation: Invocation) -> bytes | None:
     return None if invocation.tail is None else bytes(invocation.tail[-TAIL:])
 
 
-def report_line(
-    request_id: str, *, duration: float, memory: int, used: int, init: float | None, status: str
-) -> str:
-    """The REPORT line; durations in milliseconds, memory in MB, ``used`` in bytes.
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What the platform says of an invocation; durations in milliseconds, memory in MB."""
 
-    ``init`` is given for an environment's first invocation alone. Form as in CloudWatch Logs.
+    request_id: str
+    duration: float
+    memory: int
+    used: int
+    init: float | None  # for an environment's first invocation alone
+    status: str  # "", "error" or "timeout"
+    error_type: str
+
+    @property
+    def billed(self) -> int:
+        """The duration as it is billed."""
+        return -int(-self.duration // 1)
+
+
+@dataclass(frozen=True, slots=True)
+class InitReport:
+    """What the platform says of an init that failed. ``phase`` is "init" or "invoke"."""
+
+    duration: float  # milliseconds
+    phase: str
+    status: str  # "error" or "timeout"
+    error_type: str
+
+
+class PlatformLines(Protocol):
+    """The platform's own lines in one of the two formats; an empty one is not written."""
+
+    def start(self, request_id: str) -> str:
+        """An invocation begins."""
+
+    def timed_out(self, request_id: str, seconds: float) -> str:
+        """An invocation's time is over."""
+
+    def end(self, report: Report) -> str:
+        """The runtime is done with an invocation."""
+
+    def report(self, report: Report) -> str:
+        """What an invocation took."""
+
+    def init_report(self, report: InitReport) -> str:
+        """What a failed init took."""
+
+
+class TextLines:
+    """The log format "Text", as in CloudWatch Logs."""
+
+    def start(self, request_id: str) -> str:
+        """See PlatformLines."""
+        return f"START RequestId: {request_id} Version: $LATEST"
+
+    def timed_out(self, request_id: str, seconds: float) -> str:
+        """See PlatformLines."""
+        return f"{timestamp()} {request_id} Task timed out after {seconds:.2f} seconds"
+
+    def end(self, report: Report) -> str:
+        """See PlatformLines."""
+        return f"END RequestId: {report.request_id}"
+
+    def report(self, report: Report) -> str:
+        """See PlatformLines."""
+        line = (
+            f"REPORT RequestId: {report.request_id}\tDuration: {report.duration:.2f} ms\t"
+            f"Billed Duration: {report.billed} ms\tMemory Size: {report.memory} MB\t"
+            f"Max Memory Used: {report.used} MB\t"
+        )
+        if report.init is not None:
+            line += f"Init Duration: {report.init:.2f} ms\t"
+        if report.status:
+            line += f"Status: {report.status}\t"
+        return line + (f"Error Type: {report.error_type}\t" if report.status == "error" else "")
+
+    def init_report(self, report: InitReport) -> str:
+        """See PlatformLines."""
+        return (
+            f"INIT_REPORT Init Duration: {report.duration:.2f} ms\tPhase: {report.phase}"
+            f"\tStatus: {report.status}"
+            + (f"\tError Type: {report.error_type}" if report.status == "error" else "")
+        )
+
+
+class JsonLines:
+    """The log format "JSON", at the system log level INFO, which is Lambda's default.
+
+    https://docs.aws.amazon.com/lambda/latest/dg/telemetry-schema-reference.html has the records.
+    At that level a runtime's end shows only where it failed: there is no END.
     """
-    billed = -int(-duration // 1)
-    line = (
-        f"REPORT RequestId: {request_id}\tDuration: {duration:.2f} ms\t"
-        f"Billed Duration: {billed} ms\tMemory Size: {memory} MB\t"
-        f"Max Memory Used: {-(-used // 1_048_576)} MB\t"
-    )
-    if init is not None:
-        line += f"Init Duration: {init:.2f} ms\t"
-    return line + (f"Status: {status}\t" if status else "")
+
+    def start(self, request_id: str) -> str:
+        """See PlatformLines."""
+        return event_line("platform.start", {"requestId": request_id, "version": "$LATEST"})
+
+    def timed_out(self, request_id: str, seconds: float) -> str:
+        """See PlatformLines."""
+        metrics = {"durationMs": round(seconds * 1000, 3)}
+        record = {"requestId": request_id, "status": "timeout", "metrics": metrics}
+        return event_line("platform.runtimeDone", record)
+
+    def end(self, report: Report) -> str:
+        """See PlatformLines."""
+        if report.status != "error":
+            return ""
+        record = {
+            "requestId": report.request_id,
+            "status": report.status,
+            "errorType": report.error_type,
+            "metrics": {"durationMs": round(report.duration, 3)},
+        }
+        return event_line("platform.runtimeDone", record)
+
+    def report(self, report: Report) -> str:
+        """See PlatformLines."""
+        metrics = {
+            "durationMs": round(report.duration, 3),
+            "billedDurationMs": report.billed,
+            "memorySizeMB": report.memory,
+            "maxMemoryUsedMB": report.used,
+        }
+        if report.init is not None:
+            metrics["initDurationMs"] = round(report.init, 3)
+        record = {"requestId": report.request_id, "metrics": metrics, "status": report.status or "success"}
+        if report.status == "error":
+            record["errorType"] = report.error_type
+        return event_line("platform.report", record)
+
+    def init_report(self, report: InitReport) -> str:
+        """See PlatformLines."""
+        record: dict[str, Any] = {
+            "initializationType": "on-demand",
+            "phase": report.phase,
+            "status": report.status,
+            "metrics": {"durationMs": round(report.duration, 3)},
+        }
+        if report.status == "error":
+            record["errorType"] = report.error_type
+        return event_line("platform.initReport", record)
+
+
+def platform_lines(log_format: str) -> PlatformLines:
+    """The platform's lines in a function's log format."""
+    return JsonLines() if log_format == "JSON" else TextLines()
+
+
+def event_line(kind: str, record: dict[str, Any]) -> str:
+    """A platform event as one line of JSON."""
+    return json.dumps({"time": timestamp(), "type": kind, "record": record}, separators=(",", ":"))
 
 
 def timestamp() -> str:

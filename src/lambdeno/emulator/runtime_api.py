@@ -21,7 +21,9 @@ from collections.abc import Callable
 from enum import Enum
 from urllib.parse import unquote
 
-from lambdeno.emulator.http import BodyTooLarge, Exchange, Header, Server, Truncated
+from lambdeno.emulator.extensions import EVENT_NEXT, REGISTER, ExtensionRefused, Extensions
+from lambdeno.emulator.function import Function
+from lambdeno.emulator.http import BodyTooLarge, Bounds, Exchange, Header, Server, Truncated
 from lambdeno.emulator.invocation import Invocation, Outcome
 from lambdeno.emulator.settings import Settings
 
@@ -80,12 +82,14 @@ TRANSITIONS = {
 class RuntimeApi:
     """One environment's Runtime API. ``initialised`` is None's promise, or the init error's."""
 
-    def __init__(self, settings: Settings, on_idle: Callable[[], None]) -> None:
+    def __init__(self, function: Function, settings: Settings, on_idle: Callable[[], None]) -> None:
+        self.extensions = Extensions(function, self._go_on)
         self._settings = settings
         self._on_idle = on_idle
-        self._server = Server(self._handle)
+        self._server = Server(self._handle, Bounds())
         self._current: Invocation | None = None
         self._waiting: list[asyncio.Future[None]] = []
+        self._is_invoked = False  # an invocation is not over yet, be it answered or not
         self.state = State.STARTED
         self.initialised: asyncio.Future[Outcome | None] = asyncio.get_running_loop().create_future()
 
@@ -100,6 +104,7 @@ class RuntimeApi:
 
     async def settle(self, seconds: float) -> None:
         """Let what a dead runtime had sent be read."""
+        self.extensions.let_go()  # else these connections would be waited for
         await self._server.settle(seconds)
 
     async def close(self) -> None:
@@ -109,6 +114,8 @@ class RuntimeApi:
     def offer(self, invocation: Invocation) -> None:
         """Give the waiting runtime an event. The state must be Ready."""
         self._current = invocation
+        self._is_invoked = True
+        self.extensions.tell(invocation)
         waiting, self._waiting = self._waiting, []
         for future in waiting:
             if not future.done():
@@ -133,6 +140,8 @@ class RuntimeApi:
         elif route == ("POST", RESTORE_ERROR):
             await exchange.read(self._settings.payload_limit)
             await self._forbid(exchange, Call.RESTORE_ERROR)
+        elif route in {("POST", REGISTER), ("GET", EVENT_NEXT)}:
+            await self._serve_extension(exchange)
         elif route == ("GET", "/ping"):
             await exchange.respond(200, b"pong")
         else:  # restore/next too: SnapStart is not among the initialisation types here
@@ -143,12 +152,9 @@ class RuntimeApi:
         if not self._move(Call.NEXT):
             await self._forbid(exchange, Call.NEXT)
             return
-        if was is State.STARTED:
-            if not self.initialised.done():
-                self.initialised.set_result(None)
-        elif was is State.ANSWERED:
+        if was is State.ANSWERED:
             self._current = None
-            self._on_idle()
+        self._go_on()
         while self._current is None:
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting.append(future)
@@ -157,6 +163,29 @@ class RuntimeApi:
             return  # the connection broke while it waited; the event is there for the next call
         invocation = self._current
         await exchange.respond(200, invocation.payload, next_headers(invocation))
+
+    def _go_on(self) -> None:
+        """Init or an invocation is over when the runtime and its extensions have asked for more."""
+        if self.state is not State.READY or not self.extensions.are_waiting:
+            return
+        if not self.initialised.done():
+            self.initialised.set_result(None)
+        elif self._is_invoked and self._current is None:
+            self._is_invoked = False
+            self._on_idle()
+
+    async def _serve_extension(self, exchange: Exchange) -> None:
+        try:
+            if exchange.path == REGISTER:
+                await self.extensions.register(exchange, self._is_starting)
+            else:
+                await self.extensions.next(exchange)
+        except ExtensionRefused as error:
+            await discard(exchange)
+            await respond_error(exchange, 403, error.kind, error.message)
+
+    def _is_starting(self) -> bool:
+        return self.state is State.STARTED and not self.initialised.done()
 
     async def _answer(self, exchange: Exchange, request_id: str, verb: str) -> None:
         invocation = self._current

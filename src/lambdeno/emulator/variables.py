@@ -30,6 +30,7 @@ def lambda_variables(
         "LD_LIBRARY_PATH": LIBRARIES,
         "TZ": ":UTC",
         **CREDENTIALS,
+        "AWS_LAMBDA_LOG_FORMAT": function.log_format,
         **function.environment,
         "AWS_REGION": settings.region,
         "AWS_DEFAULT_REGION": settings.region,
@@ -44,6 +45,8 @@ def lambda_variables(
         "LAMBDA_RUNTIME_DIR": "/var/runtime",
         "_HANDLER": function.handler,
     }
+    if function.log_format == "JSON" and function.log_level:
+        own.setdefault("AWS_LAMBDA_LOG_LEVEL", function.log_level)
     if function.is_managed:
         own["AWS_EXECUTION_ENV"] = f"AWS_Lambda_{function.runtime}"
     return own
