@@ -5,20 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import time
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import lambdeno
-from lambdeno import archive, build, codecache, interpreter, project
+from lambdeno import archive, build, codecache, deno, interpreter, project
 from lambdeno.archive import Entry
 from lambdeno.build import Watcher
+from lambdeno.dev import local_function
 from lambdeno.emulator import host_architecture
 from lambdeno.errors import ArtifactError, ProjectError
 from lambdeno.project import DENO_VERSION
@@ -217,15 +220,158 @@ def test_a_binary_altered_in_the_cache_does_not_ship(made_up: Path, cache: Path)
 
 
 def test_the_map_is_named_in_the_bundle_only_when_it_ships(folder: Path) -> None:
-    """Without build.source_map the bundle ends without a word about a map that is not there."""
-    bundle = shipped(folder / "dist/function.zip")["function.bundle.js"]
-    assert b"sourceMappingURL" not in bundle
-    (folder / "lambdeno.toml").write_text(ARCHITECTURE + QUICK + "source_map = true\n")
-    assert run("build", "function", folder=folder).returncode == 0
+    """With build.source_map = false the bundle ends without a word about a map that is not there."""
     with_map = shipped(folder / "dist/function.zip")
+    (folder / "lambdeno.toml").write_text(ARCHITECTURE + QUICK + "source_map = false\n")
+    assert run("build", "function", folder=folder).returncode == 0
+    without = shipped(folder / "dist/function.zip")
+    assert list(without) == ["function.bundle.js"]
+    bundle = without["function.bundle.js"]
+    assert b"sourceMappingURL" not in bundle
     assert with_map["function.bundle.js"] == bundle + b"//# sourceMappingURL=function.bundle.js.map\n"
-    assert with_map["function.bundle.js.map"] == (folder / "dist/function.bundle.js.map").read_bytes()
-    assert str(folder).encode() not in with_map["function.bundle.js.map"]
+    assert json.loads(with_map["function.bundle.js.map"])["sources"] == ["src/twice.ts", "src/main.ts"]
+
+
+LEGACY = """
+const path = require("node:path");
+module.exports = { base: (name) => path.basename(name) };
+"""
+ORDER = """/** Orders, in TypeScript that does not look like what becomes of it. */
+export class StockError extends Error {}
+
+interface Line {
+  name: string;
+}
+
+export function order(name: string): Line {
+  const line: Line = { name };
+  return checked(line);
+}
+
+function checked(line: Line): Line {
+  if (line.name) throw new StockError(`no "${line.name}"`);
+  return line;
+}
+"""
+SHOP = """import legacy from "./legacy.cjs";
+import { order } from "./order.ts";
+export const handler = (event: string) => order(legacy.base(event));
+"""
+
+
+@dataclass(frozen=True)
+class Thrown:
+    """What a built function threw, as the real Deno shows it."""
+
+    type: str
+    name: str
+    stack: list[str]
+
+
+def thrown(zipped: Path, task: Path) -> Thrown:
+    """Unpack a function, call its handler."""
+    shutil.unpack_archive(zipped, task)
+    program = f"""
+        const {{ handler }} = await import("file://{task}/function.bundle.js");
+        try {{
+            handler("shelf/tea");
+        }} catch ({{ constructor, message, stack }}) {{
+            console.log(JSON.stringify([constructor.name, message, stack]));
+        }}
+    """
+    done = deno.run(deno.get(DENO_VERSION, deno.host_platform()), ["eval", program], task)
+    assert done.returncode == 0, done.stderr
+    kind, message, stack = json.loads(done.stdout)
+    return Thrown(kind, message, [line.strip() for line in stack.splitlines()[1:-1]])
+
+
+@pytest.fixture
+def shop(quick: Path) -> Path:
+    """A project that throws in its second module, and has a CommonJS module that requires a node: one."""
+    for name, text in (("legacy.cjs", LEGACY), ("order.ts", ORDER), ("main.ts", SHOP)):
+        (quick / "src" / name).write_text(text)
+    return quick
+
+
+@pytest.mark.parametrize("minify", ["true", "false"])
+@pytest.mark.parametrize("keep_names", ["true", "false"])
+def test_a_stack_has_the_authors_files_and_lines(
+    shop: Path, tmp_path: Path, minify: str, keep_names: str
+) -> None:
+    """Where the author wrote it, also behind the helpers that Deno writes over in the bundle."""
+    toml = f"minify = {minify}\nkeep_names = {keep_names}\n"
+    (shop / "lambdeno.toml").write_text(ARCHITECTURE + QUICK + toml)
+    task = tmp_path / "task"
+    error = thrown(build.build_function(project.load(shop)).zip.path, task)
+    assert error.name == 'no "tea"'
+    places = [re.search(r"file://\S+:\d+:\d+", line) for line in error.stack]
+    assert [place and place[0] for place in places] == [
+        f"file://{task}/src/order.ts:14:24",
+        f"file://{task}/src/order.ts:10:10",
+        f"file://{task}/src/main.ts:3:43",
+    ]
+
+
+def test_names_are_kept_unless_the_project_says_no(shop: Path, tmp_path: Path) -> None:
+    """A minified class keeps its name for whoever asks, a function for the stack."""
+    error = thrown(build.build_function(project.load(shop)).zip.path, tmp_path / "kept")
+    assert error.type == "StockError"
+    assert [line.split()[1] for line in error.stack] == ["checked", "order", "handler"]
+    (shop / "lambdeno.toml").write_text(ARCHITECTURE + QUICK + "keep_names = false\n")
+    error = thrown(build.build_function(project.load(shop)).zip.path, tmp_path / "short")
+    assert error.type != "StockError"
+    assert "checked" not in error.stack[0]
+
+
+def test_a_source_outside_of_the_project_gets_the_same_name_everywhere(tmp_path: Path) -> None:
+    """By its package or its folder, whichever folder the whole lies in: the zips are the same bytes."""
+    zips = []
+    for place in ("here", "some/where/else"):
+        folder = write(tmp_path / place / "functions/twice")
+        money = tmp_path / place / "packages/money"
+        (money / "src").mkdir(parents=True)
+        (money / "deno.json").write_text("{}\n")
+        (money / "src/round.ts").write_text("export const round = (value: number) => Math.round(value);\n")
+        (tmp_path / place / "shared").mkdir()
+        (tmp_path / place / "shared/tax.ts").write_text("export const tax = (value: number) => value / 5;\n")
+        (folder / "src/twice.ts").write_text(
+            'import { round } from "../../../packages/money/src/round.ts";\n'
+            'import { tax } from "../../../shared/tax.ts";\n'
+            "export const twice = (value: number) => round(value * 2) + tax(value);\n"
+        )
+        zips.append(build.build_function(project.load(folder)).zip.path)
+    for path in (zips[0], zips[0].with_name("function.bundle.js.map")):
+        assert path.read_bytes() == (zips[1].parent / path.name).read_bytes()
+    sources = json.loads(shipped(zips[0])["function.bundle.js.map"])["sources"]
+    assert set(sources) == {
+        "outside/money/src/round.ts",
+        "outside/shared/tax.ts",
+        "src/twice.ts",
+        "src/main.ts",
+    }
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("/work/shop/src/main.ts", "src/main.ts"),
+        ("/work/shop/src/Gr%C3%B6%C3%9Fe%20%231.ts", "src/Größe #1.ts"),
+        ("/work/shop/node_modules/.deno/zod@4.6.7/node_modules/zod/index.js", None),
+        ("/work/node_modules/.deno/zod@4.6.7/node_modules/zod/index.js", "node_modules/zod/index.js"),
+        ("/home/ada/.cache/deno/npm/registry.example/zod/4.6.7/v4/core.js", "npm:zod@4.6.7/v4/core.js"),
+        ("/home/npm/deno/npm/localhost_80/a/@x/y/1.0.0-b.1_1/z.js", "npm:@x/y@1.0.0-b.1_1/z.js"),
+        ("/work/shop/.deno/npm/registry.example/@aws/s3/3.1.0/a/b.js", "npm:@aws/s3@3.1.0/a/b.js"),
+        ("/home/ada/lib/a.ts", "outside/lib/a.ts"),
+        ("/a.ts", "outside/a.ts"),
+        ("https://jsr.io/@std/async/1.0.14/delay.ts", "https://jsr.io/@std/async/1.0.14/delay.ts"),
+        ("https://ada:secret@example.com:8443/a.ts?token=secret", "https://example.com:8443/a.ts"),
+    ],
+)
+def test_a_source_is_named_without_the_machines_paths(source: str, name: str | None) -> None:
+    """The project's files from its folder, packages by name and version, URLs without credentials."""
+    relative = source if "://" in source else f"../..{source}"
+    expected = name or source.removeprefix("/work/shop/")
+    assert build._from_root(relative, "/tmp/bundle", Path("/work/shop")) == expected
 
 
 def test_a_bundle_can_be_left_readable(quick: Path) -> None:
@@ -246,10 +392,10 @@ def test_types_are_not_checked_where_the_project_says_so(quick: Path) -> None:
 
 
 def test_a_project_without_a_code_cache_says_so(quick: Path) -> None:
-    """build.code_cache = false is a note, and the zip holds the bundle alone."""
+    """build.code_cache = false is a note, and the zip holds the bundle and its map alone."""
     done = run("build", "function", folder=quick)
     assert "note: The function has no code cache: build.code_cache is false in lambdeno.toml" in done.stderr
-    assert list(shipped(quick / "dist/function.zip")) == ["function.bundle.js"]
+    assert list(shipped(quick / "dist/function.zip")) == ["function.bundle.js", "function.bundle.js.map"]
     assert rows(quick)["function"]["code_cache"] is False
 
 
@@ -269,7 +415,7 @@ def included(folder: Path, *patterns: str) -> list[str]:
     """What build.include with these patterns adds to the function."""
     (folder / "lambdeno.toml").write_text(ARCHITECTURE + QUICK + f"include = {list(patterns)}\n")
     made = build.build_function(project.load(folder))
-    return [entry.name for entry in made.zip.entries if entry.name != "function.bundle.js"]
+    return [entry.name for entry in made.zip.entries if not entry.name.startswith("function.bundle.js")]
 
 
 @pytest.fixture
@@ -422,6 +568,22 @@ def test_an_editors_lock_does_not_stop_the_build(current: Path) -> None:
     """A link that leads nowhere, as editors leave beside a file at work, is no error."""
     (current / "src/.#main.ts").symlink_to("ada@host.1234")
     assert rebuilt(current) <= {"function.zip"}
+
+
+@pytest.mark.parametrize(
+    ("toml", "log"),
+    [
+        ("", ("Text", "")),
+        ('log_format = "json"\n', ("JSON", "")),
+        ('log_format = "json"\nlog_level = "warn"\n', ("JSON", "WARN")),
+    ],
+)
+def test_the_local_lambda_gets_the_projects_settings(current: Path, toml: str, log: tuple[str, str]) -> None:
+    """The log's format and level in Lambda's words; the signal's margin as a variable."""
+    (current / "lambdeno.toml").write_text(ARCHITECTURE + "signal_margin = 20\n" + toml + QUICK)
+    made = local_function(project.load(current))
+    assert (made.log_format, made.log_level) == log
+    assert made.environment["LAMBDENO_SIGNAL_MARGIN"] == "20"
 
 
 # --- ends ---------------------------------------------------------------------------------------

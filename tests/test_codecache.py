@@ -183,7 +183,7 @@ def test_the_cache_holds_the_modules_of_lambda(filled: Function) -> None:
     ("source", "error_type", "says"),
     [
         ("export const other = 1;\n", "Runtime.HandlerNotFound", "it exports: other"),
-        ("export const handler = 7;\n", "Runtime.HandlerNotFound", "is number, not a function"),
+        ("export const handler = 7;\n", "Runtime.HandlerNotFunction", "is number, not a function"),
         ("throw new RangeError('at load');\n", "RangeError", "at load"),
         ("export const handler = (;\n", "SyntaxError", "SyntaxError"),
         ("import 'file:///var/task/gone.js';\n", "", "gone.js"),
@@ -201,6 +201,12 @@ def test_what_cannot_be_loaded_is_a_load_failure(
     assert error_type in caught.value.error_type
     assert says in caught.value.message
     assert caught.value.hint
+    assert caught.value.message.startswith(
+        {
+            "Runtime.HandlerNotFound": "Cannot find the handler: ",
+            "Runtime.HandlerNotFunction": "Cannot use the handler: ",
+        }.get(error_type, "The function fails while it loads: ")
+    )
     assert caught.value.exit_code == 4
     assert "\n" not in caught.value.message
 

@@ -45,9 +45,12 @@ def test_an_empty_file_is_a_whole_project(tmp_path: Path) -> None:
         architecture="x86_64",
         memory=512,
         timeout=10,
+        signal_margin=500,
+        log_format="text",
+        log_level=None,
         environment={},
         deno=Deno(version="2.9.8", permissions=(), sha256={}),
-        build=Build(check=True, minify=True, source_map=False, code_cache=True, include=()),
+        build=Build(check=True, minify=True, keep_names=True, source_map=True, code_cache=True, include=()),
     )
 
 
@@ -65,6 +68,9 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         architecture = "arm64"
         memory = 1024
         timeout = 900
+        signal_margin = 2000
+        log_format = "json"
+        log_level = "warn"
         environment = {{ GREETING = "Grüße" }}
         [deno]
         version = "2.9.7"
@@ -73,7 +79,8 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         [build]
         check = false
         minify = false
-        source_map = true
+        keep_names = false
+        source_map = false
         code_cache = false
         include = ["data/*.json"]
         [runtime2]
@@ -91,9 +98,19 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         architecture="arm64",
         memory=1024,
         timeout=900,
+        signal_margin=2000,
+        log_format="json",
+        log_level="warn",
         environment={"GREETING": "Grüße"},
         deno=Deno("2.9.7", ("--allow-net", "--allow-env"), {"linux-x86_64": sha256}),
-        build=Build(check=False, minify=False, source_map=True, code_cache=False, include=("data/*.json",)),
+        build=Build(
+            check=False,
+            minify=False,
+            keep_names=False,
+            source_map=False,
+            code_cache=False,
+            include=("data/*.json",),
+        ),
         runtime2=Runtime2("off", private_tmp=True),
     )
 
@@ -126,10 +143,14 @@ def test_lambdas_own_bounds_are_within(tmp_path: Path, toml: str, memory: int, t
     [
         ("memroy = 512", "memroy", "memory"),
         ("Handler = 'a.b'", "Handler", "handler"),
+        ("log_levl = 'info'", "log_levl", "log_level"),
+        ("logformat = 'json'", "logformat", "log_format"),
+        ("signal_marging = 1", "signal_marging", "signal_margin"),
         ("environments = {}", "environments", "environment"),
         ("[deno]\nverison = '2.9.8'", "deno.verison", "deno.version"),
         ("[deno]\npermission = []", "deno.permission", "deno.permissions"),
         ("[build]\nsourcemap = true", "build.sourcemap", "build.source_map"),
+        ("[build]\nkeepnames = true", "build.keepnames", "build.keep_names"),
         ("[build]\nincludes = []", "build.includes", "build.include"),
     ],
 )
@@ -146,7 +167,7 @@ def test_an_unknown_key_gets_the_nearest_right_one(tmp_path: Path, toml: str, ke
         ("zzz = 1", "zzz", "name, entry, handler"),
         ("root = '/'", "root", "name, entry, handler"),
         ("[deno]\nzzz = 1", "deno.zzz", "version, permissions, sha256"),
-        ("[build]\nzzz = 1", "build.zzz", "check, minify, source_map, code_cache, include"),
+        ("[build]\nzzz = 1", "build.zzz", "check, minify, keep_names, source_map, code_cache, include"),
     ],
 )
 def test_a_key_like_none_gets_the_list(tmp_path: Path, toml: str, key: str, known: str) -> None:
@@ -171,6 +192,10 @@ def test_a_key_like_none_gets_the_list(tmp_path: Path, toml: str, key: str, know
         ("memory = 2026-01-01", "memory", "a whole number"),
         ("timeout = 10:00:00", "timeout", "a whole number"),
         ("timeout = {}", "timeout", "a whole number"),
+        ("signal_margin = '500'", "signal_margin", "a whole number"),
+        ("signal_margin = 0.5", "signal_margin", "a whole number"),
+        ("log_format = true", "log_format", "text"),
+        ("log_format = 'json'\nlog_level = 3", "log_level", "text"),
         ("environment = 'A=1'", "environment", "a table"),
         ("environment = { RETRIES = 1 }", "environment.RETRIES", "text"),
         ("environment = { NESTED = { A = '1' } }", "environment.NESTED", "text"),
@@ -184,6 +209,7 @@ def test_a_key_like_none_gets_the_list(tmp_path: Path, toml: str, key: str, know
         ("[build]\ncheck = 'yes'", "build.check", "true or false"),
         ("[build]\nminify = 1", "build.minify", "true or false"),
         ("[build]\nsource_map = 'inline'", "build.source_map", "true or false"),
+        ("[build]\nkeep_names = 'yes'", "build.keep_names", "true or false"),
         ("[build]\ncode_cache = 0", "build.code_cache", "true or false"),
         ("[build]\ninclude = 'data/*'", "build.include", "a list"),
         ("[build]\ninclude = [true]", "build.include", "text"),
@@ -209,6 +235,11 @@ def test_a_wrong_type_is_answered_with_the_right_one(
         ("memory = -1", "memory", "at least 128"),
         ("timeout = 0", "timeout", "at least 1"),
         ("timeout = 901", "timeout", "at most 900"),
+        ("signal_margin = -1", "signal_margin", "at least 0"),
+        ("signal_margin = 900001", "signal_margin", "at most 900000"),
+        ("log_format = 'JSON'", "log_format", '"text" or "json"'),
+        ("log_level = ''", "log_level", '"trace", "debug", "info", "warn", "error" or "fatal"'),
+        ("log_level = 'INFO'", "log_level", '"trace", "debug", "info", "warn", "error" or "fatal"'),
         ("runtime = 'runtime9'", "runtime", '"runtime1" or "runtime2"'),
         ("runtime2.standby = 'maybe'", "runtime2.standby", '"auto", "on" or "off"'),
         ("shape = 'image'", "shape", '"os-only" or "managed"'),
@@ -266,7 +297,7 @@ def test_what_lambda_sets_is_not_for_the_project(tmp_path: Path, key: str) -> No
     assert error.message == f'"{tmp_path / "lambdeno.toml"}": environment.{key} is reserved by Lambda'
 
 
-@pytest.mark.parametrize("key", ["AWS_LAMBDA_EXEC_WRAPPER", "LAMBDENO_RUNTIME"])
+@pytest.mark.parametrize("key", ["AWS_LAMBDA_EXEC_WRAPPER", "LAMBDENO_RUNTIME", "LAMBDENO_SIGNAL_MARGIN"])
 def test_what_lambdeno_sets_is_not_for_the_project(tmp_path: Path, key: str) -> None:
     """A variable that would be replaced without a word is refused."""
     error = refusal(write(tmp_path, f"[environment]\n{key} = 'x'"))
@@ -358,6 +389,37 @@ def test_settings_of_the_other_runtime_are_told(tmp_path: Path) -> None:
     """A key that would have no effect is a mistake."""
     error = refusal(write(tmp_path, "[runtime2]\nprivate_tmp = true"))
     assert 'has settings in [runtime2], and runtime = "runtime1"' in error.message
+
+
+def test_debugging_is_for_the_project_to_set(tmp_path: Path) -> None:
+    """LAMBDENO_DEBUG has no key: the environment is where it is set."""
+    loaded = project.load(write(tmp_path, "[environment]\nLAMBDENO_DEBUG = '1'"))
+    assert loaded.variables["LAMBDENO_DEBUG"] == "1"
+
+
+@pytest.mark.parametrize("margin", [0, 900_000])
+def test_the_signals_bounds_are_within(tmp_path: Path, margin: int) -> None:
+    """From no time at all to Lambda's longest timeout; what is not the default is a variable."""
+    loaded = project.load(write(tmp_path, f"signal_margin = {margin}"))
+    assert loaded.signal_margin == margin
+    assert loaded.variables["LAMBDENO_SIGNAL_MARGIN"] == str(margin)
+
+
+def test_the_default_margin_is_no_variable(tmp_path: Path) -> None:
+    """500 ms is what the runtime does by itself, whether it is written down or not."""
+    loaded = project.load(write(tmp_path, "signal_margin = 500"))
+    assert loaded.variables == project.load(write(tmp_path, "")).variables == {"LAMBDENO_RUNTIME": "runtime1"}
+
+
+@pytest.mark.parametrize("level", ["trace", "debug", "info", "warn", "error", "fatal"])
+def test_a_level_is_of_json_logs(tmp_path: Path, level: str) -> None:
+    """Lambda has levels with JSON alone: with text, a level would have no effect."""
+    loaded = project.load(write(tmp_path, f"log_format = 'json'\nlog_level = '{level}'"))
+    assert (loaded.log_format, loaded.log_level) == ("json", level)
+    for text in ("", "log_format = 'text'\n"):
+        error = refusal(write(tmp_path, f"{text}log_level = '{level}'"))
+        assert f'has log_level = "{level}", and log_format = "text"' in error.message
+        assert error.hint.startswith('set log_format = "json"')
 
 
 def test_settings_reach_the_bootstrap_as_variables(tmp_path: Path) -> None:

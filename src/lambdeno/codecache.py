@@ -177,6 +177,11 @@ def _explain(error_type: str, message: str) -> tuple[str, str]:
             f"Cannot find the handler: {message}",
             "export it, or name another as handler in lambdeno.toml",
         )
+    if error_type == "Runtime.HandlerNotFunction":
+        return (
+            f"Cannot use the handler: {message}",
+            "export a function, or name another as handler in lambdeno.toml",
+        )
     return (
         f"The function fails while it loads: {error_type}: {message}",
         "mend it, or set build.code_cache = false in lambdeno.toml if it can only load on Lambda",

@@ -21,5 +21,7 @@ def local_function(project: Project, watcher: Watcher = Watcher()) -> Function:
         architecture=project.architecture,
         memory=project.memory,
         timeout=project.timeout,
+        log_format={"text": "Text", "json": "JSON"}[project.log_format],  # Lambda's own words
+        log_level=(project.log_level or "").upper(),
         environment=project.variables,
     )

@@ -20,6 +20,7 @@ __all__ = ["Architecture", "Build", "Deno", "Project", "Runtime2", "load"]
 
 FILE = "lambdeno.toml"
 DENO_VERSION = "2.9.8"
+SIGNAL_MARGIN = 500  # ms
 
 Architecture = Literal["x86_64", "arm64"]
 
@@ -34,6 +35,7 @@ OURS = frozenset(
         "LAMBDENO_PERMISSIONS",
         "LAMBDENO_PRIVATE_TMP",
         "LAMBDENO_RUNTIME",
+        "LAMBDENO_SIGNAL_MARGIN",
         "LAMBDENO_STANDBY",
     }
 )
@@ -52,7 +54,8 @@ class Build(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     check: bool = True  # types, by deno check
     minify: bool = True
-    source_map: bool = False  # ship the map; it always lies beside the artefact
+    keep_names: bool = True  # of functions and classes, for stacks and error types
+    source_map: bool = True  # ship the map of the author's code; the whole one lies beside the artefact
     code_cache: bool = True  # load the function once at build, ship what V8 compiled
     include: tuple[str, ...] = ()  # globs of further files, from the project folder
 
@@ -76,6 +79,9 @@ class Project(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     architecture: Architecture = "x86_64"
     memory: Annotated[int, msgspec.Meta(ge=128, le=10240)] = 512  # MB
     timeout: Annotated[int, msgspec.Meta(ge=1, le=900)] = 10  # s
+    signal_margin: Annotated[int, msgspec.Meta(ge=0, le=900_000)] = SIGNAL_MARGIN  # ms before the deadline
+    log_format: Literal["text", "json"] = "text"
+    log_level: Literal["trace", "debug", "info", "warn", "error", "fatal"] | None = None  # None: all
     environment: dict[str, str] = {}
     deno: Deno = Deno()
     build: Build = Build()
@@ -90,6 +96,8 @@ class Project(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def variables(self) -> dict[str, str]:
         """The deployed function's environment: the user's variables and the runtime's settings."""
         added: dict[str, str] = {"LAMBDENO_RUNTIME": self.runtime}
+        if self.signal_margin != SIGNAL_MARGIN:
+            added["LAMBDENO_SIGNAL_MARGIN"] = str(self.signal_margin)
         if self.deno.permissions:
             added["LAMBDENO_PERMISSIONS"] = " ".join(self.deno.permissions)
         if self.runtime2.standby != "auto":
@@ -135,6 +143,11 @@ def load(folder: Path) -> Project:
             f'"{path}" has settings in [runtime2], and runtime = "{project.runtime}"',
             'set runtime = "runtime2", or take them out',
         )
+    if project.log_level and project.log_format != "json":
+        raise ProjectError(
+            f'"{path}" has log_level = "{project.log_level}", and log_format = "{project.log_format}"',
+            'set log_format = "json", or take log_level out: Lambda knows no levels of text',
+        )
     name = project.name or re.sub(r"[^A-Za-z0-9_-]+", "-", folder.resolve().name)[:64] or "function"
     return msgspec.structs.replace(project, root=folder, name=name)
 
@@ -179,13 +192,15 @@ def _explain(path: Path, problem: str) -> tuple[str, str]:
     what, _, at = problem.partition(" - at `$.")
     key, is_item, _ = at.rstrip("`").partition("[")
     last = key.rpartition(".")[2]
-    wanted = re.match(r"Expected `(\w+)`(?:, got `(\w+)`| ([<>]=) (\d+)| matching regex)?", what)
+    wanted = re.match(r"Expected `(\w+)(?: \| null)?`(?:, got `(\w+)`| ([<>]=) (\d+)| matching regex)?", what)
     if not wanted:
         allowed = {
             "runtime": '"runtime1" or "runtime2"',
             "standby": '"auto", "on" or "off"',
             "shape": '"os-only" or "managed"',
             "architecture": '"x86_64" or "arm64"',
+            "log_format": '"text" or "json"',
+            "log_level": '"trace", "debug", "info", "warn", "error" or "fatal"',
         }
         return (
             f'"{path}": "{key}" has a value that is unknown',
