@@ -95,7 +95,7 @@ def test_every_error_type_of_the_runtime_is_in_the_reference() -> None:
         for path in sources
         for name in re.findall(r'"((?:Runtime|Function)\.[A-Z]\w+)"', path.read_text("utf-8"))
     }
-    assert set(rows(section("Error types of the runtime"))) == used
+    assert set(rows(section("Errors"))) == used
 
 
 def test_every_module_is_in_the_architecture() -> None:

@@ -327,7 +327,7 @@ def test_timeout(prepared: Prepared, tmp_path: Path) -> None:
     ("handler", "error_type"),
     [
         ("function.missing", "Runtime.HandlerNotFound"),
-        ("function.notAFunction", "Runtime.HandlerNotFound"),
+        ("function.notAFunction", "Runtime.HandlerNotFunction"),
         ("handler", "Runtime.MalformedHandlerName"),
     ],
 )

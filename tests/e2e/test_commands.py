@@ -157,16 +157,19 @@ def test_a_zip_that_escapes_its_folder_is_refused(own: Path, tmp_path: Path) -> 
 
 def test_a_deno_that_does_not_start_is_an_init_error_with_its_cause(own: Path, tmp_path: Path) -> None:
     """A Deno layer of another machine, or a broken one, is named as the reason."""
-    broken = archive.write(
-        tmp_path / "deno-layer.zip", [Entry("bin/deno", b"\x7fELF not a program", executable=True)]
-    )
     function = local_function(project.load(own))
-    function = replace(function, layers=(broken.path, function.layers[1]))
-    with local_lambda(function, log=ListSink()) as local:
-        answer = local.invoke("actor")
-    error = json.loads(answer.payload)
-    assert error["errorType"] == "Runtime.DenoNotExecutable"
-    assert "architecture" in error["errorMessage"]
+    for content, error_type in [
+        (b"\x7fELF" + bytes(14) + b"\xf3\0", "Runtime.DenoWrongArchitecture"),
+        (b"not a program", "Runtime.DenoNotExecutable"),
+    ]:
+        entries = [Entry("bin/deno", content, executable=True)]
+        broken = archive.write(tmp_path / "deno-layer.zip", entries)
+        function = replace(function, layers=(broken.path, function.layers[1]))
+        with local_lambda(function, log=ListSink()) as local:
+            answer = local.invoke("actor")
+        error = json.loads(answer.payload)
+        assert error["errorType"] == error_type
+        assert "/opt/bin/deno" in error["errorMessage"]
 
 
 def test_a_function_without_a_deno_layer_says_so(own: Path) -> None:

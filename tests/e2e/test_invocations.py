@@ -78,7 +78,7 @@ def test_a_thrown_error_reaches_the_caller_and_the_next_invocation_works(local: 
     error = json.load(answer["Payload"])
     assert (error["errorType"], error["errorMessage"]) == ("RangeError", "out of range")
     assert error["trace"][0] == "RangeError: out of range"
-    assert "function.bundle.js" in error["trace"][1]
+    assert re.search(r"/src/main\.ts:\d+:\d+\)?$", error["trace"][1])
     assert result(local.invoke(b"2")) == 2
 
 
@@ -105,8 +105,11 @@ def test_output_is_in_the_log_tail_between_start_and_end(local: Local) -> None:
     answer = local.invoke(b'{"do": "print"}', LogType="Tail")
     lines = base64.b64decode(answer["LogResult"]).decode().splitlines()
     assert lines[0].startswith("START RequestId: ")
-    assert "[printed]" in lines
-    assert "to stderr" in lines
+    request_id = lines[0].split(" ")[2]
+    assert [line.split("\t", 1)[1] for line in lines[1:3]] == [
+        f"{request_id}\tINFO\t[printed]",
+        f"{request_id}\tERROR\tto stderr",
+    ]
     assert lines[-2].startswith("END RequestId: ")
     assert lines[-1].startswith("REPORT RequestId: ")
 

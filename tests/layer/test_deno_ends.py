@@ -43,12 +43,14 @@ def holds(condition: Callable[[], bool]) -> bool:
     return True
 
 
-def exit_error(environment: Environment, event: str, request_id: str, end: str) -> None:
+def exit_error(
+    environment: Environment, event: str, request_id: str, end: str, error_type: str = "Runtime.ExitError"
+) -> None:
     """The event ends Deno: it is answered with that, once, and a new Deno serves the next one."""
     before = environment.result("pid")
     post, error = environment.error(event, request_id=request_id)
     assert post.path == f"{PREFIX}/invocation/{request_id}/error"
-    assert post.error_type == error["errorType"] == "Runtime.ExitError"
+    assert post.error_type == error["errorType"] == error_type
     assert end in error["errorMessage"]
     assert request_id in error["errorMessage"]
     assert error["errorMessage"] in environment.log
@@ -63,9 +65,19 @@ def test_exit_fails_its_invocation_alone(start: Start) -> None:
         exit_error(environment, "exit", f"id-{number}", "exit status 3")
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGABRT, signal.SIGTERM])
-def test_killed_in_an_invocation(start: Start, api: FakeRuntimeApi, number: signal.Signals) -> None:
-    """A signal that ends Deno is Runtime.ExitError with its name; a new Deno serves the next event."""
+@pytest.mark.parametrize(
+    ("number", "error_type"),
+    [
+        (signal.SIGKILL, "Runtime.DenoKilled"),
+        (signal.SIGTERM, "Runtime.DenoKilled"),
+        (signal.SIGABRT, "Runtime.DenoCrashed"),
+        (signal.SIGILL, "Runtime.DenoCrashed"),
+    ],
+)
+def test_killed_in_an_invocation(
+    start: Start, api: FakeRuntimeApi, number: signal.Signals, error_type: str
+) -> None:
+    """A signal that ends Deno is told with its name; a new Deno serves the next event."""
     bundle = f"""
         export const handler = async (event) => {{
           if (event) return Deno.pid;
@@ -76,7 +88,7 @@ def test_killed_in_an_invocation(start: Start, api: FakeRuntimeApi, number: sign
     environment = start(bundle, LAMBDENO_PERMISSIONS="-A")
     before = environment.result("pid")
     post, error = environment.error(None, request_id="an-id")
-    assert post.error_type == error["errorType"] == "Runtime.ExitError"
+    assert post.error_type == error["errorType"] == error_type
     assert f"signal: {number.name}" in error["errorMessage"]
     assert environment.result("pid") != before
     assert len(api.paths("POST")) == 3
@@ -96,27 +108,35 @@ def test_killed_from_outside_while_the_handler_runs(start: Start, api: FakeRunti
 
 
 def test_out_of_memory(start: Start) -> None:
-    """A Deno that runs out of memory is Runtime.ExitError with its signal, and the log has V8's words."""
+    """A Deno whose heap is full is Runtime.OutOfMemory, and the log has V8's words."""
     environment = start(ENDING, DENO_V8_FLAGS="--max-old-space-size=32")
-    exit_error(environment, "out of memory", "an-id", "signal: ")
+    exit_error(environment, "out of memory", "an-id", "heap is full", "Runtime.OutOfMemory")
     assert "out of memory" in environment.log
 
 
 @one_process
 def test_killed_between_invocations(start: Start, api: FakeRuntimeApi) -> None:
-    """A Deno that dies while nothing runs costs at most the next event, which is answered once."""
+    """A Deno that dies while nothing runs costs nobody anything: the next event has a new one."""
+    environment = start(ENDING)
+    for _ in range(3):
+        pid = environment.result("pid")
+        os.kill(pid, signal.SIGKILL)
+        assert environment.result("pid") != pid
+    assert "Runtime.DenoKilled" in environment.log
+    assert len(api.paths("POST")) == 6
+
+
+@one_process
+def test_an_event_that_was_never_read_is_not_lost(start: Start) -> None:
+    """A Deno that is stopped, is sent an event and is killed then has not handled it: another one does."""
     environment = start(ENDING)
     pid = environment.result("pid")
     assert environment.waits_for_next(2)
-    os.kill(pid, signal.SIGKILL)
-    assert holds(lambda: Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z")
-    post = environment.invoke("next", request_id="after")
-    assert post.path.startswith(f"{PREFIX}/invocation/after/")
-    if post.path.endswith("/error"):
-        assert post.error_type == "Runtime.ExitError"
-        assert "SIGKILL" in environment.log
-    assert environment.result("fine") == "fine"
-    assert api.paths("POST").count(post.path) == 1
+    os.kill(pid, signal.SIGSTOP)
+    killer = subprocess.Popen(["/bin/sh", "-c", f"sleep 0.3; kill -9 {pid}"])
+    assert environment.result("kept") == "kept"
+    assert killer.wait() == 0
+    assert "before it had read an event" in environment.log
 
 
 @one_process
@@ -137,28 +157,42 @@ def test_error_after_the_result(start: Start) -> None:
     environment = start(ENDING)
     assert environment.result("later") == "later"
     time.sleep(0.2)
-    post = environment.invoke("next")
-    assert post.path.endswith("/response") or post.error_type == "Runtime.ExitError"
+    assert environment.result("next") == "next"
     assert "too late" in environment.log
-    assert environment.result("fine") == "fine"
 
 
 @one_process
-def test_replacement_that_cannot_load(start: Start, api: FakeRuntimeApi) -> None:
-    """Where the new Deno cannot load the function, the environment ends with the cause in its log."""
+def test_replacement_that_cannot_load(start: Start) -> None:
+    """Where the new Deno cannot load the function, the next event hears why; the one after tries again."""
     environment = start(
         """
         const mark = `${Deno.env.get("TMPDIR")}/mark`;
-        try { Deno.statSync(mark); } catch { Deno.writeTextFileSync(mark, ""); globalThis.first = true; }
-        if (!globalThis.first) throw new Error("only once");
-        export const handler = () => Deno.exit(3);
+        let starts = 0;
+        try { starts = Number(Deno.readTextFileSync(mark)); } catch { /* the first one */ }
+        Deno.writeTextFileSync(mark, String(starts + 1));
+        if (starts === 1 || starts === 2) throw new Error(`broken start ${starts}`);
+        export const handler = (event) => event === "exit" ? Deno.exit(3) : event;
         """
     )
-    _, error = environment.error()
-    assert "exit status 3" in error["errorMessage"]
-    assert environment.wait() == 1
-    assert "only once" in environment.log
-    assert len(api.paths("POST")) == 1  # init/error is refused after the first /next
+    assert "exit status 3" in environment.error("exit")[1]["errorMessage"]
+    assert environment.error("next")[1]["errorMessage"] == "broken start 2"
+    assert environment.result("fine") == "fine"
+
+
+def test_deno_that_keeps_dying_is_not_started_in_a_loop(start: Start) -> None:
+    """After the second death in a row the next process has to wait, longer each time, until one lives."""
+    environment = start(ENDING)
+    took = []
+    for _ in range(5):
+        before = time.monotonic()
+        environment.error("exit")
+        took.append(time.monotonic() - before)
+    assert took[4] > 0.4  # 0.1, 0.2, 0.4 after the second, third and fourth
+    assert environment.result("fine") == "fine"
+    before = time.monotonic()
+    environment.error("exit")
+    environment.error("exit")
+    assert time.monotonic() - before < took[4]
 
 
 def test_no_folder_of_a_replaced_deno_is_left(start: Start) -> None:

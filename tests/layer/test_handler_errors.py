@@ -28,17 +28,17 @@ def failing(start: Start, statement: str) -> Environment:
 @pytest.mark.parametrize(
     ("thrown", "error_type", "message", "header"),
     [
-        ("new Error('oops')", "Error", "oops", UNHANDLED),
-        ("new RangeError('out of range')", "RangeError", "out of range", UNHANDLED),
-        ("new MyError('mine')", "MyError", "mine", UNHANDLED),
-        ("new Deno.errors.NotFound('gone')", "NotFound", "gone", UNHANDLED),
+        ("new Error('oops')", "Error", "oops", "Function.Error"),
+        ("new RangeError('out of range')", "RangeError", "out of range", "Function.RangeError"),
+        ("new MyError('mine')", "MyError", "mine", "Function.MyError"),
+        ("new Deno.errors.NotFound('gone')", "NotFound", "gone", "Function.NotFound"),
         ("named('Function.NoStock')", "Function.NoStock", "named", "Function.NoStock"),
         ("named('Runtime.Odd')", "Runtime.Odd", "named", "Runtime.Odd"),
         ("named('Function.lower')", "Function.lower", "named", UNHANDLED),
         ("named('My Function.Name')", "My Function.Name", "named", UNHANDLED),
         ("named('Function.A\\r\\nX: y')", "Function.A\r\nX: y", "named", UNHANDLED),
-        ("new Error('é 😀 \\n second \\ud800')", "Error", "é 😀 \n second \ud800", UNHANDLED),
-        ("new Error()", "Error", "", UNHANDLED),
+        ("new Error('é 😀 \\n second \\ud800')", "Error", "é 😀 \n second \ud800", "Function.Error"),
+        ("new Error()", "Error", "", "Function.Error"),
         ("'text'", "string", "text", UNHANDLED),
         ("42", "number", "42", UNHANDLED),
         ("null", "object", "null", UNHANDLED),
@@ -137,8 +137,9 @@ def test_unhandled_rejection_is_not_silent(start: Start) -> None:
     """A rejection that nobody awaits ends Deno: its invocation fails, and the next one works."""
     environment = failing(start, "Promise.reject(new Error('forgotten')); await new Promise(() => {});")
     post, error = environment.error("fail")
-    assert post.error_type == error["errorType"] == "Runtime.ExitError"
-    assert "exit status 1" in error["errorMessage"]
+    assert post.error_type == error["errorType"] == "Runtime.UnhandledPromiseRejection"
+    assert error["errorMessage"] == "Unhandled Promise Rejection: Error: forgotten"
+    assert error["cause"]["errorMessage"] == "forgotten"
     assert "forgotten" in environment.log
     assert environment.result("fine") == "fine"
 
@@ -146,6 +147,6 @@ def test_unhandled_rejection_is_not_silent(start: Start) -> None:
 def test_handler_that_can_never_settle(start: Start) -> None:
     """A promise that nothing will settle is an error and no endless wait; the next invocation works."""
     environment = failing(start, "await new Promise(() => {});")
-    post, _ = environment.error("fail")
-    assert post.error_type == "Runtime.ExitError"
+    post, error = environment.error("fail")
+    assert post.error_type == error["errorType"] == "Runtime.HandlerNeverSettled"
     assert environment.result("fine") == "fine"

@@ -22,17 +22,17 @@ AARCH64 = b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x02\x00\xb7\x00\x01\x00\x00\x00
         (
             "function.handler",
             "export const handler = 42;",
-            "Runtime.HandlerNotFound",
+            "Runtime.HandlerNotFunction",
             ["function.bundle.js", '"handler"', "number", "not a function"],
         ),
         (
             "function.handler",
             "export const handler = null;",
-            "Runtime.HandlerNotFound",
-            ["function.bundle.js", '"handler"', "not a function"],
+            "Runtime.HandlerNotFunction",
+            ["function.bundle.js", '"handler"', "null", "not a function"],
         ),
-        ("other.handler", ECHO, "Runtime.HandlerNotFound", ["other.bundle.js"]),
-        ("folder/other.handler", ECHO, "Runtime.HandlerNotFound", ["folder/other.bundle.js"]),
+        ("other.handler", ECHO, "Runtime.BundleNotFound", ["other.bundle.js"]),
+        ("folder/other.handler", ECHO, "Runtime.BundleNotFound", ["folder/other.bundle.js"]),
         ("handler", ECHO, "Runtime.MalformedHandlerName", ['"handler"', "<file>.<export>"]),
         ("", ECHO, "Runtime.MalformedHandlerName", ['""', "<file>.<export>"]),
         (".handler", ECHO, "Runtime.MalformedHandlerName", ['".handler"']),
@@ -101,9 +101,9 @@ def test_handler_names_file_and_export(start: Start, handler: str, file: str, so
 @pytest.mark.parametrize(
     ("source", "error_type", "message", "header"),
     [
-        ("throw new RangeError('at load');", "RangeError", "at load", "Function.Unhandled"),
-        ("throw 'text';", "string", "text", "Function.Unhandled"),
-        ("await Promise.reject(new TypeError('late'));", "TypeError", "late", "Function.Unhandled"),
+        ("throw new RangeError('at load');", "RangeError", "at load", "Function.InitError"),
+        ("throw 'text';", "string", "text", "Function.InitError"),
+        ("await Promise.reject(new TypeError('late'));", "TypeError", "late", "Function.InitError"),
         (
             "throw Object.assign(new Error('known'), { name: 'Function.NoConfig' });",
             "Function.NoConfig",
@@ -119,18 +119,18 @@ def test_module_that_throws(start: Start, source: str, error_type: str, message:
 
 
 @pytest.mark.parametrize(
-    ("source", "end"),
+    ("source", "error_type", "end"),
     [
-        ("Deno.exit(4);", "exit status 4"),
-        ("Deno.exit(0);", "exit status 0"),
-        ("Deno.kill(Deno.pid, 'SIGKILL');", "signal: SIGKILL"),
-        ("Promise.reject(new Error('forgotten')); await new Promise(() => {});", "exit status 1"),
+        ("Deno.exit(4);", "Runtime.ExitError", "exit status 4"),
+        ("Deno.exit(0);", "Runtime.ExitError", "exit status 0"),
+        ("Deno.kill(Deno.pid, 'SIGKILL');", "Runtime.DenoKilled", "signal: SIGKILL"),
+        ("Deno.kill(Deno.pid, 'SIGILL');", "Runtime.DenoCrashed", "signal: SIGILL"),
     ],
 )
-def test_deno_that_ends_while_it_loads(start: Start, source: str, end: str) -> None:
-    """A Deno that is gone before the function is loaded is Runtime.ExitError, with how it ended."""
+def test_deno_that_ends_while_it_loads(start: Start, source: str, error_type: str, end: str) -> None:
+    """A Deno that is gone before the function is loaded is told with how it ended."""
     post, error = start(f"{source} {ECHO}", LAMBDENO_PERMISSIONS="-A").init_error()
-    assert post.error_type == error["errorType"] == "Runtime.ExitError"
+    assert post.error_type == error["errorType"] == error_type
     assert "while it loaded the function" in error["errorMessage"]
     assert end in error["errorMessage"]
 
@@ -152,20 +152,75 @@ def test_no_deno(start: Start) -> None:
     assert "add the Deno layer" in error["errorMessage"]
 
 
-@pytest.mark.parametrize("content", [b"not a program", AARCH64, b""], ids=["text", "aarch64", "empty"])
-def test_deno_that_cannot_run_here(start: Start, tmp_path: Path, content: bytes) -> None:
-    """A Deno of another architecture, or no program at all, is Runtime.DenoNotExecutable."""
+@pytest.mark.parametrize(
+    ("content", "error_type", "part"),
+    [
+        (b"not a program", "Runtime.DenoNotExecutable", "Exec format error"),
+        (b"", "Runtime.DenoNotExecutable", "Exec format error"),
+        (AARCH64, "Runtime.DenoWrongArchitecture", "is for arm64 and the function runs on x86_64"),
+    ],
+    ids=["text", "empty", "aarch64"],
+)
+def test_deno_that_cannot_run_here(
+    start: Start, tmp_path: Path, content: bytes, error_type: str, part: str
+) -> None:
+    """A Deno of another architecture, and what is no program at all, have a type each."""
     script(tmp_path / "bin/deno", content)
     post, error = start(PATH=f"{tmp_path}/bin:/usr/bin:/bin").init_error()
-    assert post.error_type == error["errorType"] == "Runtime.DenoNotExecutable"
+    assert post.error_type == error["errorType"] == error_type
     assert f"{tmp_path}/bin/deno" in error["errorMessage"]
-    assert "architecture" in error["errorMessage"]
+    assert part in error["errorMessage"]
+
+
+def test_deno_without_the_executable_bit(start: Start, layer: Path) -> None:
+    """A Deno in the layer that has lost its mode is told apart from one that is missing."""
+    (layer / "bin").mkdir()
+    (layer / "bin/deno").write_text("")
+    post, error = start(layer=layer, PATH="/nowhere").init_error()
+    assert post.error_type == error["errorType"] == "Runtime.DenoNotExecutable"
+    assert f"{layer}/bin/deno may not be executed" in error["errorMessage"]
+
+
+NEVER = "await new Promise(() => {});"
+
+
+@pytest.mark.parametrize(
+    ("source", "permissions", "error_type", "part"),
+    [
+        (NEVER, None, "Runtime.ModuleNeverSettled", "top-level await"),
+        (
+            f"Promise.reject(new Error('forgotten')); {NEVER}",
+            None,
+            "Runtime.UnhandledPromiseRejection",
+            "forgotten",
+        ),
+        (
+            "setTimeout(() => { throw new Error('in a timer'); }, 1);"
+            "await new Promise((resolve) => setTimeout(resolve, 500));",
+            None,
+            "Runtime.UncaughtException",
+            "in a timer",
+        ),
+        ("Deno.readTextFileSync('/etc/passwd');", None, "Runtime.PermissionDenied", "deno.permissions"),
+        ("await import('/etc/hosts.js');", None, "Runtime.PermissionDenied", "/etc/hosts.js"),
+        ("await fetch('http://192.0.2.1');", "--allow-env", "Runtime.PermissionDenied", "192.0.2.1"),
+    ],
+)
+def test_module_that_cannot_go_on(
+    start: Start, source: str, permissions: str | None, error_type: str, part: str
+) -> None:
+    """What keeps a module from being loaded has a type of its own, and is told at once."""
+    post, error = start(f"{source} {ECHO}", LAMBDENO_PERMISSIONS=permissions).init_error()
+    assert post.error_type == error["errorType"] == error_type
+    assert part in error["errorMessage"]
 
 
 @pytest.mark.parametrize(
     ("name", "value", "parts"),
     [
         ("LAMBDENO_RUNTIME", "runtime9", ['"runtime9"', "runtime1"]),
+        ("LAMBDENO_SIGNAL_MARGIN", "soon", ['"soon"', "milliseconds"]),
+        ("LAMBDENO_DEBUG", "yes", ['"yes"', "1 or 0"]),
         ("LAMBDENO_PERMISSIONS", "--allow-net example.com", ['"example.com"', "permission flags"]),
         ("LAMBDENO_PERMISSIONS", "--v8-flags=--expose-gc", ['"--v8-flags=--expose-gc"']),
         ("LAMBDENO_PERMISSIONS", "--allow-env --deny-read", ['"--deny-read"', "--allow-read"]),

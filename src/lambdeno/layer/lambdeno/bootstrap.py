@@ -16,6 +16,10 @@ def main(layer: str) -> int:
     """Serve one execution environment from the unpacked layer; returns the exit status."""
     try:
         settings = Settings(environ, layer)
+        if settings.is_debug:
+            from debug import note
+
+            settings.note = note
         deno = Deno(settings)
         deno.start()
     except SettingsError as error:
@@ -24,34 +28,47 @@ def main(layer: str) -> int:
         return refuse(*error.args)
 
     from connection import Closed
-    from runtime_api import RuntimeApi, RuntimeApiError, log
+    from runtime_api import RuntimeApi, RuntimeApiError
 
+    if settings.note:
+        settings.note(f"has started Deno: process {deno.pid}")
     if settings.runtime == "runtime1":
         from runtime1 import Runtime1 as Runtime
     else:
         from runtime2 import Runtime2 as Runtime  # type: ignore[assignment]
 
     try:
-        api = RuntimeApi(settings.runtime_api)
+        api = RuntimeApi(settings.runtime_api, settings.note)
         runtime = Runtime(deno)
         if not runtime.is_ready():
             runtime.report_init(api)
             return 1
+        if runtime.wants_shutdown():
+            from extension import register
+
+            register(api, runtime.shut_down)
         while runtime.answer(api.next(), api):
             pass
     except (RuntimeApiError, Closed) as error:
-        log(f"lambdeno: {error}")
+        complain(error)
     return 1
 
 
 def refuse(error_type: str, message: str) -> int:
     """Tell Lambda why this environment cannot even start."""
     from fault import Fault
-    from runtime_api import RuntimeApi, RuntimeApiError, log
+    from runtime_api import RuntimeApi, RuntimeApiError
 
     fault = Fault(error_type, message)
     try:
         fault.report_init(RuntimeApi(environ.get(b"AWS_LAMBDA_RUNTIME_API", b"").decode()))
     except (RuntimeApiError, ValueError) as error:
-        log(f"lambdeno: {error}")
+        complain(error)
     return 1
+
+
+def complain(error: Exception) -> None:
+    """Say why this environment ends."""
+    from logs import write
+
+    write("FATAL", f"lambdeno: {error}")

@@ -6,22 +6,36 @@ start line and sends the rest as it came. Format: RFC 9112.
 
 if False:  # for the type checker; importing typing would cost a millisecond
     from _socket import socket
+    from collections.abc import Callable
 
     from streams import Streams
 
 BUFFER = 256 * 1024  # bytes: more than a Unix socket holds at once, little enough for 128 MB
 LARGEST = 8 * 1024 * 1024  # bytes: over any head (1 MB) or event (6 MB) that Lambda lets through
+DIGITS = 10  # of a length
+BLANKS = b" \t"
+HEXADECIMAL = b"0123456789abcdefABCDEF"
 
 
 class Closed(Exception):
     """The peer is gone, or what it sends is not HTTP."""
 
 
+class Unread(Closed):
+    """The peer is gone, and has not read all that was sent to it: unix(7) resets the connection then."""
+
+
 class Connection:
-    """One socket, and the message that was received on it last."""
+    """One socket, and the message that was received on it last.
+
+    ``on_quiet`` is called each time that the socket's own timeout is over while a message is waited
+    for; ``on_informational`` with the body of each 1xx response, which is no message of its own.
+    """
 
     def __init__(self, sock: "socket | Streams") -> None:
         self.sock = sock
+        self.on_quiet: Callable[[], None] | None = None
+        self.on_informational: Callable[[memoryview], None] = ignore
         self.buffer = bytearray(BUFFER)
         self.view = memoryview(self.buffer)
         self.head = b""  # up to and with the last line's CRLF, in lower case
@@ -43,25 +57,36 @@ class Connection:
         """
         if len(self.buffer) > BUFFER:
             self._resize(BUFFER)
-        self.added = b""
-        end = self._read(0)
-        at = self.buffer.find(b"\r\n\r\n", 0, end)
-        while at < 0:
-            searched = max(0, end - 3)
-            end += self._read(end)
-            at = self.buffer.find(b"\r\n\r\n", searched, end)
-        self.end = end
-        self.head = bytes(self.view[: at + 2]).lower()
-        length = self.header(b"content-length")
-        if length.isdigit():
-            self.total = at + 4 + int(length)
-        elif length:
-            raise Closed("a Content-Length that is no number")
-        elif self.header(b"transfer-encoding").lower() == b"chunked":
-            self._unchunk(at + 4)
-        else:
-            self.total = at + 4
+        self.end = 0
+        while True:
+            self.added = b""
+            at = self.buffer.find(b"\r\n\r\n", 0, self.end)
+            while at < 0:
+                searched = max(0, self.end - 3)
+                self.end += self._read(self.end)
+                at = self.buffer.find(b"\r\n\r\n", searched, self.end)
+            self.head = bytes(self.view[: at + 2]).lower()
+            length = self.header(b"content-length")
+            if length:
+                if not length.isdigit() or len(length) > DIGITS:
+                    raise Closed("a Content-Length that is no number")
+                self.total = at + 4 + int(length)
+            elif b"\r\ntransfer-encoding:" in self.head:
+                self._unchunk(at + 4)
+            else:
+                self.total = at + 4
+            if not self.head.startswith(b"http/1.1 1"):
+                break
+            self._pass_informational(at + 4)
         self.unread = max(0, self.total - self.end)
+
+    def _pass_informational(self, at: int) -> None:
+        """Give a 1xx response away; what has come of the next message in the same read is kept."""
+        self._fill(self.total)
+        self.on_informational(self.view[at : self.total])
+        rest = self.end - self.total
+        self.view[:rest] = self.view[self.total : self.end]
+        self.end = rest
 
     def status(self) -> int:
         """The status of a received response. Raises Closed where there is none."""
@@ -76,7 +101,17 @@ class Connection:
         if at < 0:
             return b""
         at += len(name) + 3
-        return bytes(self.view[at : self.head.index(b"\r\n", at)]).strip()
+        head = self.head
+        end = head.index(b"\r\n", at)
+        if end + 2 < len(head) and head[end + 2] in BLANKS:
+            return self._folded(at, end)
+        return bytes(self.view[at:end]).strip()
+
+    def _folded(self, at: int, end: int) -> bytes:
+        """A header's value that goes on in the next line (RFC 9112 §5.2)."""
+        while end + 2 < len(self.head) and self.head[end + 2] in BLANKS:
+            end = self.head.index(b"\r\n", end + 2)
+        return bytes(self.view[at:end]).replace(b"\r\n", b"").strip()
 
     def forward(self, to: "Connection", start: bytes) -> None:
         """Send the message on with ``start`` as its start line (no line break), in bounded memory.
@@ -85,6 +120,21 @@ class Connection:
         """
         after = self.head.index(b"\r\n")
         to.send(start + self.added + bytes(self.view[after : min(self.end, self.total)]))
+        if self.unread:
+            self._send_rest(to)
+
+    def forward_body(self, to: "Connection", head: bytes) -> None:
+        """Send the body alone on, under a head of ours (no line break at its end), in bounded memory.
+
+        Raises Closed for this side, OSError for the other.
+        """
+        at = len(self.head) + 2
+        body = bytes(self.view[at : min(self.end, self.total)])
+        to.send(b"%b\r\nContent-Length: %d\r\n\r\n%b" % (head, self.total - at, body))
+        if self.unread:
+            self._send_rest(to)
+
+    def _send_rest(self, to: "Connection") -> None:
         while self.unread:
             got = self._read(0, self.unread)
             self.unread -= got
@@ -92,11 +142,19 @@ class Connection:
 
     def body(self) -> bytes:
         """The whole body: for short ones. Raises Closed."""
-        while self.unread:
-            got = self._read(self.end)
-            self.end += got
-            self.unread -= got
+        self._fill(self.total)
+        self.unread = 0
         return bytes(self.view[len(self.head) + 2 : self.total])
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of the message is in the buffer, to be sent again if need be."""
+        return self.total <= self.end
+
+    def _fill(self, end: int) -> None:
+        """Have at least so many bytes in the buffer."""
+        while self.end < end:
+            self.end += self._read(self.end)
 
     def drain(self) -> None:
         """Read what is left of the message and let it go. Raises Closed."""
@@ -107,10 +165,17 @@ class Connection:
         """Read what is there to the buffer at an offset; the count is never 0."""
         if at == len(self.buffer):
             self._resize(2 * at)
-        try:
-            got = self.sock.recv_into(self.view[at : at + most])
-        except OSError as error:
-            raise Closed(str(error)) from None
+        while True:
+            try:
+                got = self.sock.recv_into(self.view[at : at + most])
+                break
+            except BlockingIOError:
+                if self.on_quiet:
+                    self.on_quiet()
+            except ConnectionResetError as error:
+                raise Unread(str(error)) from None
+            except OSError as error:
+                raise Closed(str(error)) from None
         if not got:
             raise Closed("the connection was closed")
         return got
@@ -125,29 +190,38 @@ class Connection:
 
     def _unchunk(self, start: int) -> None:
         """Read a chunked body whole and close its gaps. Go servers chunk what they write over 2 KB."""
+        if self.header(b"transfer-encoding").lower() != b"chunked":
+            raise Closed("a Transfer-Encoding that is unknown")
         read, to = start, start  # the next chunk's line; where its data goes
         while True:
             line_end = self.buffer.find(b"\r\n", read, self.end)
             while line_end < 0:
                 self.end += self._read(self.end)
                 line_end = self.buffer.find(b"\r\n", read, self.end)
-            try:
-                size = int(bytes(self.view[read:line_end]).partition(b";")[0], 16)
-            except ValueError:
-                raise Closed("a chunk without a size") from None
+            word = bytes(self.view[read:line_end]).partition(b";")[0].strip()
+            if not word or len(word) > DIGITS or word.strip(HEXADECIMAL):
+                raise Closed("a chunk without a size")
+            size = int(word, 16)
             read = line_end + 2
-            while self.end < read + size + 2:
-                self.end += self._read(self.end)
             if size == 0:
                 break
+            self._fill(read + size + 2)
+            if self.buffer[read + size : read + size + 2] != b"\r\n":
+                raise Closed("a chunk longer than its size")
             self.view[to : to + size] = self.view[read : read + size]
             to += size
             read += size + 2
+        self._fill(read + 2)
         while self.buffer[read : read + 2] != b"\r\n":  # trailers
             line_end = self.buffer.find(b"\r\n", read, self.end)
             if line_end < 0:
                 self.end += self._read(self.end)
             else:
                 read = line_end + 2
+                self._fill(read + 2)
         self.end = self.total = to
         self.added = b"\r\nContent-Length: %d" % (to - start)
+
+
+def ignore(_: memoryview) -> None:
+    """What a 1xx response says is of no use."""

@@ -26,7 +26,11 @@ DUP2 = posix.POSIX_SPAWN_DUP2
 PREFIX = "lambdeno"  # of our folders in the writable place: lambdeno.<pid>.<time>
 BRIDGE_VARIABLES = ",".join(  # what runtime.js reads and writes
     (
+        "LAMBDENO_LOGS",
+        "LAMBDENO_SIGNAL_MARGIN",
         "LAMBDENO_SOCKET",
+        "AWS_LAMBDA_LOG_FORMAT",
+        "AWS_LAMBDA_LOG_LEVEL",
         "_HANDLER",
         "_X_AMZN_TRACE_ID",
         "LAMBDA_TASK_ROOT",
@@ -82,11 +86,9 @@ class Deno:
             self._spawn(executable, arguments)
         except OSError as error:
             self._abandon()
-            raise DenoError(
-                "Runtime.DenoNotExecutable",
-                f"Cannot start {executable}: {error.strerror};"
-                " the Deno layer's architecture must be the function's",
-            ) from None
+            from fault import not_executable
+
+            raise DenoError(*not_executable(executable, str(error.strerror))) from None
 
     def prepare(self) -> None:
         """Make the folder, the socket and the caches that Deno is to find. Raises OSError."""
@@ -220,6 +222,9 @@ class Deno:
     def _environment(self) -> dict[bytes, bytes]:
         environment = dict(self.settings.environ)
         environment.pop(b"AWS_LAMBDA_RUNTIME_API", None)  # denied anyway: nothing for the function
+        if self.settings.telemetry is not None:  # ours alone: Deno can write to no descriptor of a number
+            del environment[b"_LAMBDA_TELEMETRY_LOG_FD"]
+            environment[b"LAMBDENO_LOGS"] = b"frames"
         if self.settings.private_tmp:
             environment[b"HOME"] = environment[b"TMPDIR"] = self.tmp.encode()
         environment.setdefault(b"HOME", self.tmp.encode())  # Lambda sets none; Deno wants one
@@ -237,6 +242,12 @@ def find(settings: Settings) -> str:
     for folder in folders:
         if posix.access(folder + "/deno", 1):
             return folder + "/deno"
+    for folder in folders[:2]:
+        if posix.access(folder + "/deno", 0):
+            raise DenoError(
+                "Runtime.DenoNotExecutable",
+                f"{folder}/deno may not be executed: its mode must be 755 in the zip",
+            )
     raise DenoError(
         "Runtime.DenoNotFound",
         f"No executable deno in {folders[0]}, {folders[1]} or on PATH: add the Deno layer to the function",

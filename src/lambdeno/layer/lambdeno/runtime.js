@@ -8,11 +8,15 @@
 
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();
-const { parse, stringify } = JSON; // as they were before the function could change them
-const { env, exit, stdin, stdout } = Deno;
+// As they were before the function could change them.
+const { parse, stringify } = JSON;
+const { addSignalListener, env, exit, stdin, stdout } = Deno;
+const writeOutput = stdout.writeSync.bind(stdout);
+const { Console, inspectArgs } = internals();
 
 const ERROR_TYPE = "application/vnd.aws.lambda.error+json";
 const SMALL = 64 * 1024; // bytes: messages up to here need no buffer of their own
+const ATOMIC = 16 * 1024; // bytes that a Unix socket takes as a whole or not at all
 const PIPE_BUF = 4096; // bytes that the kernel writes to a pipe in one piece
 const MARK = 32; // bytes
 const DIGITS = 8; // of a result's Content-Length: Lambda takes 6291556 bytes
@@ -22,15 +26,31 @@ const RESULT_HEAD = encoder.encode(
   }\r\n\r\n`,
 );
 
+/**
+ * What formats console's arguments. The way to Deno's internals is closed behind it: there, a
+ * function would find the bridge's connection.
+ */
+function internals() {
+  const all = Object(Reflect.get(Deno, Reflect.get(Deno, "internal")));
+  Reflect.deleteProperty(Deno, Reflect.get(Deno, "internal"));
+  return {
+    /** @type {new (print: (text: string, level: number) => void) => Console} */
+    Console: all.Console,
+    /** @type {(values: unknown[]) => string} */
+    inspectArgs: all.inspectArgs,
+  };
+}
+
 // --- HTTP over one connection ------------------------------------------------------------------
 
-/** @typedef {{ target: string, headers: Map<string, string>, body: string }} Request */
+/** @typedef {{ headers: Map<string, string>, body: string, isText: boolean }} Request */
 
 /**
- * What the bridge needs of a connection.
+ * What the bridge needs of a connection; ``isAtomic`` where it takes ATOMIC bytes whole.
  * @typedef {{
  *   read: (into: Uint8Array) => Promise<number | null>,
  *   write: (bytes: Uint8Array) => Promise<number>,
+ *   isAtomic: boolean,
  * }} Connection
  */
 
@@ -38,6 +58,8 @@ class Wire {
   #connection;
   #input = new Uint8Array(SMALL);
   #output = new Uint8Array(RESULT_HEAD.length + SMALL);
+  /** @type {Promise<void> | null} what is being written piece by piece */
+  #writing = null;
 
   /** @param {Connection} connection */
   constructor(connection) {
@@ -62,10 +84,10 @@ class Wire {
       text = decoder.decode(input.subarray(0, have));
       end = text.indexOf("\r\n\r\n");
     }
-    const { target, headers } = headOf(text.slice(0, end));
+    const headers = headersOf(text.slice(0, end));
     const length = Number(headers.get("content-length") ?? 0);
     if (text.length === have && have === end + 4 + length) { // one read, a byte for each unit
-      return { target, headers, body: text.slice(end + 4) };
+      return { headers, body: text.slice(end + 4), isText: true };
     }
     const start = endOfHead(input) + 4;
     const total = start + length;
@@ -75,7 +97,9 @@ class Wire {
       if (got === null) return null;
       have += got;
     }
-    return { target, headers, body: decoder.decode(input.subarray(start, total)) };
+    const bytes = input.subarray(start, total);
+    const body = decoder.decode(bytes);
+    return { headers, body, isText: !body.includes("\ufffd") || isUtf8(bytes) };
   }
 
   /** Sends a handler's result. @param {string} json */
@@ -94,24 +118,48 @@ class Wire {
   }
 
   /**
-   * Sends any response.
+   * Sends any response; resolves when it is in the kernel's hands.
    * @param {string} status
    * @param {string} headers lines, each with its CRLF
-   * @param {string} text
+   * @param {string | Uint8Array} content
    */
-  send(status, headers, text) {
-    const body = encoder.encode(text);
-    const head = `HTTP/1.1 ${status}\r\n${headers}Content-Length: ${body.length}\r\n\r\n`;
-    this.#write(encoder.encode(head), body);
+  send(status, headers, content) {
+    const body = typeof content === "string" ? encoder.encode(content) : content;
+    const head = encoder.encode(
+      `HTTP/1.1 ${status}\r\n${headers}Content-Length: ${body.length}\r\n\r\n`,
+    );
+    if (head.length + body.length > ATOMIC) return this.#write(head, body);
+    const message = new Uint8Array(head.length + body.length);
+    message.set(head);
+    message.set(body, head.length);
+    return this.#write(message);
   }
 
   /**
-   * Writes all of it. Not awaited: the next read can be asked for in the same turn of the event
-   * loop (150 µs an invocation instead of 168), and what is there to write next is only known
-   * when the bootstrap has read all of this. It is gone where a write fails, and receive tells.
+   * Writes all of it. Not awaited by those who send results: the next read can be asked for in the
+   * same turn of the event loop (150 µs an invocation instead of 168), and what is there to write
+   * next is only known when the bootstrap has read all of this. What is small is in the kernel
+   * when this returns, so that it survives this process. It is gone where a write fails, and
+   * receive tells.
    * @param {Uint8Array[]} parts
    */
-  async #write(...parts) {
+  #write(...parts) {
+    if (this.#writing) {
+      parts = parts.map((part) => part.slice()); // the output buffer will have been used again
+      this.#writing = this.#writing.then(() => this.#writeAll(parts));
+    } else if (parts.length === 1 && parts[0].length <= ATOMIC && this.#connection.isAtomic) {
+      return this.#connection.write(parts[0]).then(() => {}, () => {});
+    } else {
+      this.#writing = this.#writeAll(parts);
+    }
+    const writing = this.#writing;
+    return writing.then(() => {
+      if (this.#writing === writing) this.#writing = null;
+    });
+  }
+
+  /** @param {Uint8Array[]} parts */
+  async #writeAll(parts) {
     try {
       for (let rest of parts) {
         while (rest.length) rest = rest.subarray(await this.#connection.write(rest));
@@ -129,11 +177,10 @@ class Wire {
 function standardStreams() {
   const frame = new Uint8Array(PIPE_BUF);
   const head = MARK + 4;
-  // As they are before the function could change them.
-  const read = stdin.read.bind(stdin);
-  const writeSync = stdout.writeSync.bind(stdout);
+  const read = stdin.read.bind(stdin); // as it is before the function could change it
   for (let have = 0; have < MARK;) have += stdin.readSync(frame.subarray(have, MARK)) ?? exit(0);
   return {
+    isAtomic: false, // pieces of PIPE_BUF
     read,
     write: (bytes) => {
       const size = Math.min(bytes.length, PIPE_BUF - head - 1);
@@ -141,7 +188,7 @@ function standardStreams() {
       frame.set(size < bytes.length ? bytes.subarray(0, size) : bytes, head);
       frame[head + size] = 10;
       try {
-        writeSync(frame.subarray(0, head + size + 1));
+        writeOutput(frame.subarray(0, head + size + 1));
       } catch {
         exit(1); // the function has closed its standard output: there is no way to answer
       }
@@ -150,16 +197,44 @@ function standardStreams() {
   };
 }
 
+/** @param {string} path @returns {Promise<Connection>} */
+async function socketAt(path) {
+  const connection = await Deno.connect({ transport: "unix", path });
+  return {
+    isAtomic: true,
+    read: connection.read.bind(connection),
+    write: connection.write.bind(connection),
+  };
+}
+
+/** The bridge itself, once it is there. @type {Wire | null} */
+let bridge = null;
+
+/**
+ * Not inside main(): what is compiled while the function loads must hold no functions, for V8 numbers
+ * them, and its code cache with these numbers would differ from build to build.
+ * @param {Connection} connection
+ */
+function connected(connection) {
+  return bridge = new Wire(connection);
+}
+
 /** @param {string} head without its empty line */
-function headOf(head) {
+function headersOf(head) {
   const headers = new Map();
+  let name = "";
   const lines = head.split("\r\n");
   for (let i = 1; i < lines.length; i++) {
     const line = lines[i];
+    if (line.startsWith(" ") || line.startsWith("\t")) { // it goes on (RFC 9112 §5.2)
+      headers.set(name, `${headers.get(name)} ${line.trim()}`);
+      continue;
+    }
     const colon = line.indexOf(":");
-    headers.set(line.slice(0, colon).toLowerCase(), line.slice(colon + 1).trim());
+    name = line.slice(0, colon).toLowerCase();
+    headers.set(name, line.slice(colon + 1).trim());
   }
-  return { target: lines[0].split(" ")[1], headers };
+  return headers;
 }
 
 /** @param {Uint8Array} bytes @param {number} size @param {number} used */
@@ -167,6 +242,16 @@ function grown(bytes, size, used) {
   const larger = new Uint8Array(size);
   larger.set(bytes.subarray(0, used));
   return larger;
+}
+
+/** @param {Uint8Array} bytes */
+function isUtf8(bytes) {
+  try {
+    new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 /** The index of the empty line that is known to be there. @param {Uint8Array} bytes */
@@ -178,7 +263,121 @@ function endOfHead(bytes) {
   return at;
 }
 
-// --- The function ------------------------------------------------------------------------------
+// --- Logs --------------------------------------------------------------------------------------
+
+const LEVELS = ["TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL"];
+const [TRACE, DEBUG, INFO, WARN, ERROR, FATAL] = LEVELS.keys();
+const CONSOLE_LEVELS = [DEBUG, INFO, WARN, ERROR]; // as Deno's Console numbers them
+const isJson = env.get("AWS_LAMBDA_LOG_FORMAT") === "JSON";
+const least = LEVELS.indexOf((env.get("AWS_LAMBDA_LOG_LEVEL") ?? "").toUpperCase());
+
+/** Whether the bootstrap takes whole log events, since the platform does. */
+let isFramed = false;
+
+/** The request that is handled, or was last. @type {{ id?: string, tenantId?: string }} */
+let request = {};
+
+/** One log event, in the form of Lambda's Node runtime. @param {number} level @param {string} text */
+function logText(level, text) {
+  if (level >= least) writeLog(level, `${now()}\t${request.id}\t${LEVELS[level]}\t${text}`);
+}
+
+/** @param {number} level @param {object} fields */
+function logRecord(level, fields) {
+  if (level < least) return;
+  const { id: requestId, tenantId } = request;
+  writeLog(
+    level,
+    stringify({ timestamp: now(), level: LEVELS[level], requestId, tenantId, ...fields }),
+  );
+}
+
+function now() {
+  return new Date().toISOString();
+}
+
+/** @param {number} level @param {string} text */
+function writeLog(level, text) {
+  if (isFramed) return void bridge?.send("103 Log", "", logEvent(level, encoder.encode(text)));
+  // One event is one line: Lambda's console shows a carriage return as a new one.
+  let rest = encoder.encode(text.replaceAll("\n", "\r") + "\n");
+  try {
+    while (rest.length) rest = rest.subarray(writeOutput(rest));
+  } catch { /* the function has closed its standard output */ }
+}
+
+/**
+ * A frame of Lambda's telemetry descriptor: type, length, microseconds, text; big-endian.
+ * https://github.com/aws/aws-lambda-nodejs-runtime-interface-client/blob/main/src/LogPatch.js
+ * @param {number} level @param {Uint8Array} text
+ */
+function logEvent(level, text) {
+  const event = new Uint8Array(16 + text.length);
+  const view = new DataView(event.buffer);
+  view.setUint32(0, (isJson ? 0xa55a0002 : 0xa55a0003) | 4 * (level + 1));
+  view.setUint32(4, text.length);
+  view.setBigUint64(8, BigInt(Date.now()) * 1000n);
+  event.set(text, 16);
+  return event;
+}
+
+/** @param {number} level @param {unknown[]} values what a call of console was given */
+function logValues(level, values) {
+  if (level < least) return;
+  if (!isJson) return logText(level, inspectArgs(values));
+  const [first] = values;
+  const error = values.find(isError);
+  if (values.length !== 1) {
+    const { errorType, errorMessage, stackTrace } = error ? detailed(error, "stackTrace") : {};
+    return logRecord(level, { message: inspectArgs(values), errorType, errorMessage, stackTrace });
+  }
+  const message = error ? detailed(error, "stackTrace") : first;
+  try {
+    logRecord(level, { message });
+  } catch { // a cycle, a BigInt
+    logRecord(level, { message: inspectArgs(values) });
+  }
+}
+
+/** What was thrown, with all that is known of it. @param {string} what @param {unknown} thrown */
+function logThrown(what, thrown) {
+  if (isJson) return logValues(ERROR, [thrown]);
+  logText(
+    ERROR,
+    `${what}\t${isError(thrown) ? stringify(detailed(thrown, "stack")) : inspectArgs([thrown])}`,
+  );
+}
+
+/** Has every method of console write whole log events with their level. */
+function patchConsole() {
+  /** @type {(level: number) => (...values: unknown[]) => void} */
+  const method = (level) => (...values) => logValues(level, values);
+  const formatting = new Console((text, level) =>
+    isJson
+      ? logRecord(CONSOLE_LEVELS[level] ?? INFO, { message: text.replace(/\n$/, "") })
+      : logText(CONSOLE_LEVELS[level] ?? INFO, text.replace(/\n$/, ""))
+  );
+  /** @type {Record<string, (...values: unknown[]) => void>} */
+  const methods = {
+    trace: (...values) => {
+      const stack = String(new Error().stack).split("\n").slice(2).join("\n");
+      logValues(TRACE, [`Trace: ${inspectArgs(values)}\n${stack}`]);
+    },
+    fatal: method(FATAL),
+  };
+  if (isJson) {
+    Object.assign(methods, { debug: method(DEBUG), info: method(INFO), log: method(INFO) });
+    Object.assign(methods, { warn: method(WARN), error: method(ERROR) });
+  }
+  Object.assign(console, formatting, methods);
+}
+
+// --- Errors as Lambda shows them ---------------------------------------------------------------
+
+const DEEPEST = 8; // causes of causes
+const MOST = 16; // errors of an AggregateError
+const X_RAY = { message: 512, frames: 20, header: 64 * 1024 }; // characters, lines of a stack, bytes
+const BRIDGE = import.meta.url;
 
 /** An error of ours, under a type that Lambda's platform keeps. */
 class RuntimeError extends Error {
@@ -189,14 +388,170 @@ class RuntimeError extends Error {
   }
 }
 
-/** @typedef {(event: unknown, context: object) => unknown} Handler */
+/** @typedef {{ name?: unknown, message?: unknown, stack?: unknown, cause?: unknown, errors?: unknown }} ErrorLike */
+
+/** As Node's runtime has it: what looks like an error is one. @param {unknown} value @returns {value is ErrorLike} */
+function isError(value) {
+  if (value instanceof Error) return true;
+  return typeof value === "object" && value !== null && "message" in value && "stack" in value &&
+    "name" in value;
+}
+
+/** The lines of an error's stack, without the bridge's own. @param {ErrorLike} error */
+function stackOf(error) {
+  const lines = String(error.stack ?? "").split("\n");
+  return lines.filter((line) => !line.includes(BRIDGE));
+}
+
+/** @typedef {{ errorType: string, errorMessage: string, trace: string[], cause?: object, errors?: object[] }} Described */
+
+/**
+ * Anything thrown, in the shape of Lambda's Node runtime; causes and collected errors have the same.
+ * @param {unknown} thrown @param {number} [depth] @returns {Described}
+ */
+function described(thrown, depth = 0) {
+  if (!isError(thrown)) {
+    return { errorType: typeof thrown, errorMessage: String(thrown), trace: [] };
+  }
+  const errorMessage = String(thrown.message);
+  return {
+    errorType: String(thrown.name),
+    errorMessage,
+    trace: stackOf(thrown),
+    ...related(thrown, depth),
+  };
+}
+
+/** @param {ErrorLike} error @param {number} depth */
+function related(error, depth) {
+  /** @type {{ cause?: object, errors?: object[] }} */
+  const found = {};
+  if (depth === DEEPEST) return found;
+  if (error.cause !== undefined) found.cause = described(error.cause, depth + 1);
+  if (Array.isArray(error.errors)) {
+    found.errors = error.errors.slice(0, MOST).map((one) => described(one, depth + 1));
+  }
+  return found;
+}
+
+/**
+ * An error for the log: its own properties too. @param {ErrorLike} error @param {string} stackKey
+ * @param {number} [depth] @returns {Record<string, unknown>}
+ */
+function detailed(error, stackKey, depth = 0) {
+  /** @type {Record<string, unknown>} */
+  const found = {};
+  try {
+    found.errorType = typeOf(error);
+    found.errorMessage = String(error.message);
+    for (const [key, value] of Object.entries(error)) {
+      if (!["cause", "errors", "name", "message", "stack"].includes(key)) found[key] = plain(value);
+    }
+    found[stackKey] = stackOf(error);
+    /** @type {(value: unknown) => unknown} */
+    const inner = (value) => isError(value) ? detailed(value, stackKey, depth + 1) : plain(value);
+    if (depth < DEEPEST && error.cause !== undefined) found.cause = inner(error.cause);
+    if (depth < DEEPEST && Array.isArray(error.errors)) {
+      found.errors = error.errors.slice(0, MOST).map(inner);
+    }
+  } catch { // a getter throws
+    found.errorMessage ??= "the thrown value cannot be read";
+  }
+  return found;
+}
+
+/** The class of an error that has not set its name. @param {ErrorLike} error */
+function typeOf(error) {
+  const name = String(error.name);
+  return name === "Error" ? error.constructor?.name || name : name;
+}
+
+/** A value that can be JSON. @param {unknown} value */
+function plain(value) {
+  try {
+    return stringify(value) === undefined ? inspectArgs([value]) : value;
+  } catch {
+    return inspectArgs([value]);
+  }
+}
+
+/**
+ * Says that the running invocation, or the start, has failed.
+ * @param {Wire} wire @param {unknown} thrown
+ * @param {{ otherwise?: string, status?: string }} [options] the type of what has no name for the platform
+ */
+function sendError(wire, thrown, { otherwise = "Function.Unhandled", status = "500 Error" } = {}) {
+  /** @type {Described} */
+  let error;
+  let body;
+  try {
+    error = described(thrown);
+    body = stringify(error);
+  } catch { // a getter of the thrown value throws itself
+    error = { errorType: "handled", errorMessage: "the thrown value cannot be read", trace: [] };
+    body = stringify(error);
+  }
+  const cause = xRayCause(error);
+  const type = platformType(error.errorType, otherwise);
+  let headers = `Content-Type: ${ERROR_TYPE}\r\nLambda-Runtime-Function-Error-Type: ${type}\r\n`;
+  if (cause) headers += `Lambda-Runtime-Function-XRay-Error-Cause: ${cause}\r\n`;
+  return wire.send(status, headers, body);
+}
+
+/** The platform keeps types of this form alone and drops others. @param {string} name @param {string} otherwise */
+function platformType(name, otherwise) {
+  if (/^(Runtime|Function)\.[A-Z][a-zA-Z]+$/.test(name)) return name;
+  return otherwise === "Function.Unhandled" && /^[A-Z][a-zA-Z]+$/.test(name)
+    ? `Function.${name}`
+    : otherwise;
+}
+
+/**
+ * The error as X-Ray shows it, in the characters of a header; none where it is too large.
+ * https://docs.aws.amazon.com/xray/latest/devguide/xray-api-segmentdocuments.html
+ * @param {Described} error
+ */
+function xRayCause(error) {
+  const exceptions = [];
+  const paths = new Set();
+  for (let one = error; one; one = /** @type {Described} */ (one.cause)) {
+    const stack = [];
+    for (const line of one.trace) {
+      const [, label = "anonymous", path, row] =
+        /^\s*at (?:async )?(?:(.+) \()?(?:file:\/\/)?(.+?):(\d+):\d+\)?$/.exec(line) ?? [];
+      if (!path || stack.length === X_RAY.frames) continue;
+      stack.push({ path, line: Number(row), label });
+      paths.add(path);
+    }
+    exceptions.push({
+      type: one.errorType,
+      message: one.errorMessage.slice(0, X_RAY.message),
+      stack,
+    });
+  }
+  const cause = { working_directory: taskRoot(), exceptions, paths: [...paths] };
+  const text = stringify(cause).replaceAll(
+    /[^\x20-\x7e]/g,
+    (unit) => "\\u" + unit.charCodeAt(0).toString(16).padStart(4, "0"),
+  );
+  return text.length > X_RAY.header ? "" : text;
+}
+
+// --- The function ------------------------------------------------------------------------------
+
+/** @typedef {(event: unknown, context: object, callback: Callback) => unknown} Handler */
+/** @typedef {(error?: unknown, result?: unknown) => void} Callback */
+
+function taskRoot() {
+  return env.get("LAMBDA_TASK_ROOT") ?? "/var/task";
+}
 
 /**
  * The handler that _HANDLER names: "function.handler" is the export "handler" of
  * function.bundle.js in the task root. The layer's own bundle answers where there is none.
- * @returns {Promise<Handler>}
+ * @returns {Promise<{ handler: Handler, shutdown: unknown }>}
  */
-async function loadHandler() {
+async function loadFunction() {
   const name = env.get("_HANDLER") ?? "";
   const [, file, path] = /^([^.]+)\.(.+)$/.exec(name) ?? [];
   if (!file || name.includes("..")) {
@@ -205,16 +560,18 @@ async function loadHandler() {
       `The handler is "${name}"; it must be <file>.<export>, such as function.handler`,
     );
   }
-  const root = env.get("LAMBDA_TASK_ROOT") ?? "/var/task";
-  const location = `${root}/${file}.bundle.js`;
+  const location = `${taskRoot()}/${file}.bundle.js`;
   const module = await importModule(location, file);
   let handler = module;
   for (const key of path.split(".")) handler = handler?.[key];
-  if (typeof handler === "function") return handler;
-  const what = handler === undefined ? "is not exported" : `is ${typeof handler}, not a function`;
+  if (typeof handler === "function") return { handler, shutdown: module.shutdown };
+  const exported = `in ${location}; it exports: ${Object.keys(module).join(", ") || "nothing"}`;
+  if (handler === undefined) {
+    throw new RuntimeError("Runtime.HandlerNotFound", `"${path}" is not exported ${exported}`);
+  }
   throw new RuntimeError(
-    "Runtime.HandlerNotFound",
-    `"${path}" ${what} in ${location}; it exports: ${Object.keys(module).join(", ") || "nothing"}`,
+    "Runtime.HandlerNotFunction",
+    `"${path}" is ${handler === null ? "null" : typeof handler}, not a function ${exported}`,
   );
 }
 
@@ -223,22 +580,33 @@ async function importModule(location, file) {
   try {
     return await import(fileUrl(location));
   } catch (error) {
+    if (error instanceof Deno.errors.NotCapable) throw notPermitted(error);
     if (!(error instanceof TypeError) || !("code" in error)) throw error;
     if (error.code !== "ERR_MODULE_NOT_FOUND") throw error; // Deno has it for syntax errors too
     const { message } = error;
     if (message.startsWith(`Module not found "${fileUrl(location)}"`)) {
       if (file === "function") {
         const dummy = new URL("./function.bundle.js", import.meta.url);
-        console.warn(`lambdeno: no ${location}: the runtime layer's dummy function answers`);
+        logValues(WARN, [`lambdeno: no ${location}: the runtime layer's dummy function answers`]);
         return await import(dummy.href);
       }
-      throw new RuntimeError("Runtime.HandlerNotFound", `No ${location}: is the function built?`);
+      throw new RuntimeError("Runtime.BundleNotFound", `No ${location}: is the function built?`);
     }
     if (message.startsWith("SyntaxError: ")) {
       throw new RuntimeError("Runtime.UserCodeSyntaxError", message.slice("SyntaxError: ".length));
     }
+    if (/^Requires \w+ access/.test(message)) throw notPermitted(error);
     throw new RuntimeError("Runtime.ImportModuleError", message);
   }
+}
+
+/** @param {Error} cause */
+function notPermitted(cause) {
+  return new RuntimeError(
+    "Runtime.PermissionDenied",
+    `${cause.message.split(", run again")[0]}: deno.permissions in lambdeno.toml leaves it out`,
+    { cause },
+  );
 }
 
 /** @param {string} path */
@@ -246,37 +614,16 @@ function fileUrl(path) {
   return "file://" + path.split("/").map(encodeURIComponent).join("/");
 }
 
-// --- Errors as Lambda shows them ---------------------------------------------------------------
+/** @type {((reason?: unknown) => void) | null} what an event loop with nothing left in it decides */
+let whenEmpty = null;
 
-/** Anything thrown, in the shape of Lambda's Node runtime. @param {unknown} thrown */
-function describe(thrown) {
-  if (thrown instanceof Error) {
-    return {
-      errorType: String(thrown.name),
-      errorMessage: String(thrown.message),
-      trace: String(thrown.stack ?? "").split("\n"),
-    };
-  }
-  return { errorType: typeof thrown, errorMessage: String(thrown), trace: [] };
-}
-
-/** @param {Wire} wire @param {unknown} thrown */
-function sendError(wire, thrown) {
-  let error;
-  try {
-    error = describe(thrown);
-  } catch { // a getter of the thrown value throws itself
-    error = { errorType: "handled", errorMessage: "the thrown value cannot be read", trace: [] };
-  }
-  // The platform keeps types of this form alone and drops others.
-  const kept = /^(Runtime|Function)\.[A-Z][a-zA-Z]+$/.test(error.errorType);
-  const type = kept ? error.errorType : "Function.Unhandled";
-  wire.send(
-    "500 Error",
-    `Content-Type: ${ERROR_TYPE}\r\nLambda-Runtime-Function-Error-Type: ${type}\r\n`,
-    stringify(error),
-  );
-}
+addEventListener("beforeunload", (event) => {
+  if (!whenEmpty) return;
+  const decide = whenEmpty;
+  whenEmpty = null;
+  event.preventDefault();
+  decide();
+});
 
 // --- One invocation ----------------------------------------------------------------------------
 
@@ -288,20 +635,43 @@ const environment = {
   logGroupName: env.get("AWS_LAMBDA_LOG_GROUP_NAME"),
   logStreamName: env.get("AWS_LAMBDA_LOG_STREAM_NAME"),
 };
+const SIGNAL_MARGIN = Number(env.get("LAMBDENO_SIGNAL_MARGIN") ?? 500); // ms
 
-/** @param {Map<string, string>} headers */
-function contextOf(headers) {
-  const deadline = Number(headers.get("lambda-runtime-deadline-ms"));
-  return {
-    ...environment,
-    awsRequestId: headers.get("lambda-runtime-aws-request-id"),
-    invokedFunctionArn: headers.get("lambda-runtime-invoked-function-arn"),
-    clientContext: parsed(headers.get("lambda-runtime-client-context"), "ClientContext"),
-    identity: parsed(headers.get("lambda-runtime-cognito-identity"), "CognitoIdentity"),
-    tenantId: headers.get("lambda-runtime-aws-tenant-id"),
-    xRayTraceId: headers.get("lambda-runtime-trace-id"),
-    getRemainingTimeInMillis: () => deadline - Date.now(),
-  };
+/** What the handler is told about its invocation; the same as in Lambda's Node runtime, and a signal. */
+class Context {
+  callbackWaitsForEmptyEventLoop = true;
+  #deadline;
+  /** @type {AbortSignal | undefined} */
+  #signal;
+
+  /** @param {Map<string, string>} headers @param {Callback} finish */
+  constructor(headers, finish) {
+    const deadline = this.#deadline = Number(headers.get("lambda-runtime-deadline-ms") ?? NaN);
+    Object.assign(this, environment);
+    this.awsRequestId = headers.get("lambda-runtime-aws-request-id");
+    this.invokedFunctionArn = headers.get("lambda-runtime-invoked-function-arn");
+    this.clientContext = parsed(headers.get("lambda-runtime-client-context"), "ClientContext");
+    this.identity = parsed(headers.get("lambda-runtime-cognito-identity"), "CognitoIdentity");
+    this.tenantId = headers.get("lambda-runtime-aws-tenant-id");
+    this.xRayTraceId = headers.get("lambda-runtime-trace-id");
+    this.getRemainingTimeInMillis = () => deadline - Date.now();
+    /** @param {unknown} result */
+    this.succeed = (result) => finish(null, result);
+    /** @param {unknown} error */
+    this.fail = (error) => finish(error ?? "handled");
+    /** @param {unknown} error @param {unknown} result */
+    this.done = (error, result) => finish(error, result);
+  }
+
+  /** Aborts shortly before the deadline, in time to answer; LAMBDENO_SIGNAL_MARGIN sets how long. */
+  get signal() {
+    const left = this.#deadline - Date.now() - SIGNAL_MARGIN;
+    return this.#signal ??= left > 0 ? AbortSignal.timeout(left) : AbortSignal.abort(late());
+  }
+}
+
+function late() {
+  return new DOMException("The invocation's time is over", "TimeoutError");
 }
 
 /** @param {string | undefined} text @param {string} what */
@@ -328,8 +698,9 @@ function setTraceId(id) {
   else env.delete("_X_AMZN_TRACE_ID");
 }
 
-/** @param {string} body */
-function eventOf(body) {
+/** @param {Request} request */
+function eventOf({ body, isText }) {
+  if (!isText) throw new RuntimeError("Runtime.UnmarshalError", "The event is not UTF-8");
   try {
     return parse(body);
   } catch (error) {
@@ -350,40 +721,220 @@ function resultOf(value) {
   }
 }
 
-/** @param {Wire} wire @param {Handler} handler @param {Request} request */
-async function answer(wire, handler, { headers, body }) {
+/**
+ * What the handler makes of an event: the value that it returns or promises, or what it calls back
+ * with. A function that is no async one, takes a context and returns nothing may call back until the
+ * event loop is empty, as in Node's runtime.
+ * @param {Handler} handler @param {Request} request @returns {Promise<unknown>}
+ */
+function outcome(handler, request) {
+  return new Promise((resolve, reject) => {
+    /** @type {Callback} */
+    const finish = (error, result) => {
+      if (error === null || error === undefined) resolve(result);
+      else reject(error);
+    };
+    let hasCalled = false;
+    /** @type {Callback} */
+    const callback = (error, result) => {
+      if (hasCalled) return;
+      hasCalled = true;
+      if (context.callbackWaitsForEmptyEventLoop) whenEmpty = () => finish(error, result);
+      else finish(error, result);
+    };
+    const context = new Context(request.headers, finish);
+    const value = handler(eventOf(request), context, callback);
+    if (hasCalled) {
+      Promise.resolve(value).catch(() => {}); // the first answer counts
+    } else if (isThenable(value)) {
+      whenEmpty = () =>
+        reject(
+          new RuntimeError(
+            "Runtime.HandlerNeverSettled",
+            "The handler waits for what can never come: its promise is pending and nothing is left that could settle it",
+          ),
+        );
+      value.then(resolve, reject);
+    } else if (value !== undefined || handler.length < 2) {
+      resolve(value);
+    } else {
+      whenEmpty ??= () => resolve(undefined);
+    }
+  });
+}
+
+/** @param {unknown} value @returns {value is PromiseLike<unknown>} */
+function isThenable(value) {
+  return typeof value === "object" && value !== null &&
+    typeof Reflect.get(value, "then") === "function";
+}
+
+let isHandling = false;
+
+/** @param {Wire} wire @param {Handler} handler @param {Request} received */
+async function answer(wire, handler, received) {
+  const { headers } = received;
+  request = {
+    id: headers.get("lambda-runtime-aws-request-id"),
+    tenantId: headers.get("lambda-runtime-aws-tenant-id"),
+  };
   let result;
+  isHandling = true;
   try {
     setTraceId(headers.get("lambda-runtime-trace-id"));
-    const value = handler(eventOf(body), contextOf(headers));
-    result = resultOf(await value);
+    result = resultOf(await outcome(handler, received));
   } catch (thrown) {
-    console.error("Invoke Error", thrown);
-    return sendError(wire, thrown);
+    if (isEnding) return;
+    logThrown("Invoke Error", thrown);
+    sendError(wire, thrown);
+    return;
+  } finally {
+    isHandling = false;
+    whenEmpty = null;
   }
-  wire.sendResult(result);
+  if (!isEnding) wire.sendResult(result);
 }
 
 // --- The bridge's life -------------------------------------------------------------------------
 
-/** Says why the function cannot be loaded. @param {Wire} wire @param {{ thrown: unknown }} failure */
-function refuse(wire, { thrown }) {
-  console.error("Init Error", thrown);
-  sendError(wire, thrown);
+/** Since it has said its last word, or is about to. */
+let isEnding = false;
+
+/** @param {number} status */
+function end(status) {
+  isEnding = true;
+  exit(status);
+}
+
+/**
+ * What nobody has caught: the running invocation, or the start, fails with it, and this process ends
+ * since nothing is known of its state; exit statuses as in Node's runtime.
+ * @param {Promise<Wire>} wire @param {{ what: string, type: string, status: number }} fault @param {unknown} cause
+ */
+async function fail(wire, { what, type, status }, cause) {
+  if (isEnding) return;
+  logThrown(what, cause);
+  const isExpected = isHandling || !isLoaded;
+  isEnding = true;
+  if (isExpected) {
+    const error = new RuntimeError(
+      type,
+      `${what}: ${isError(cause) ? `${cause.name}: ${cause.message}` : cause}`,
+    );
+    error.cause = cause;
+    if (isError(cause)) {
+      error.stack = [`${type}: ${error.message}`, ...stackOf(cause).slice(1)].join("\n");
+    }
+    await sendError(await wire, error, { status: "501 Last" });
+  }
+  end(status);
+}
+
+const REJECTION = {
+  what: "Unhandled Promise Rejection",
+  type: "Runtime.UnhandledPromiseRejection",
+  status: 128,
+};
+const EXCEPTION = { what: "Uncaught Exception", type: "Runtime.UncaughtException", status: 129 };
+let isLoaded = false;
+
+/**
+ * Has uncaught errors fail their invocation, unless the function has a listener that deals with them.
+ * @param {Promise<Wire>} wire
+ */
+function watch(wire) {
+  addEventListener("unhandledrejection", (event) => {
+    /** @type {(process: EventEmitter) => void} */
+    const emit = (process) => process.emit("unhandledRejection", event.reason, event.promise);
+    uncaught(event, "unhandledRejection", emit, () => fail(wire, REJECTION, event.reason));
+  });
+  addEventListener("error", (event) => {
+    const thrown = event.error ?? event.message;
+    /** @type {(process: EventEmitter) => void} */
+    const emit = (process) => process.emit("uncaughtException", thrown, "uncaughtException");
+    uncaught(event, "uncaughtException", emit, () => fail(wire, EXCEPTION, thrown));
+  });
+  addEventListener("unload", () => {
+    if (isEnding) return;
+    bridge?.send("102 Exit", "", ""); // the bootstrap tells it from other ends
+    const { stack } = new Error();
+    const where = String(stack).split("\n").slice(1).filter((line) =>
+      line.includes("file://") && !line.includes(BRIDGE)
+    );
+    if (where.length) logValues(ERROR, [["Deno.exit was called", ...where].join("\n")]);
+  });
+}
+
+/** @typedef {{ listenerCount: (name: string) => number, emit: (...values: unknown[]) => void }} EventEmitter */
+
+/**
+ * @param {Event} event @param {string} name Node's, of the same
+ * @param {(process: EventEmitter) => void} emit @param {() => void} fail
+ */
+function uncaught(event, name, emit, fail) {
+  let isHandled = false;
+  event.preventDefault(); // or else Deno would end before anything could be sent
+  event.preventDefault = () => void (isHandled = true); // a later listener's
+  queueMicrotask(() => {
+    if (isHandled) return;
+    const { process } = /** @type {{ process?: EventEmitter }} */ (globalThis);
+    if (process?.listenerCount(name)) emit(process);
+    else fail();
+  });
+}
+
+/** Calls the function's own hook, once. @param {unknown} hook */
+async function shutDown(hook) {
+  if (isEnding) return;
+  isEnding = true;
+  try {
+    if (typeof hook === "function") await hook();
+  } catch (thrown) {
+    logThrown("Shutdown Error", thrown);
+  }
+  end(0);
 }
 
 async function main() {
   const path = env.get("LAMBDENO_SOCKET");
+  isFramed = env.get("LAMBDENO_LOGS") === "frames";
   env.delete("LAMBDENO_SOCKET");
-  const connecting = path ? Deno.connect({ transport: "unix", path }) : standardStreams();
-  let failure = { thrown: undefined };
-  const loading = loadHandler().catch((thrown) => void (failure = { thrown }));
-  const wire = new Wire(await connecting);
-  const handler = await loading;
-  if (!handler) return refuse(wire, failure);
-  wire.send("200 OK", "", "");
-  for (let request; (request = await wire.receive());) await answer(wire, handler, request);
-  exit(0); // the bootstrap is gone, or done with this process: what the function left open ends here
+  env.delete("LAMBDENO_LOGS");
+  let asksForSigterm = false; // process.on of Node comes here too; to look there takes 10 ms
+  Deno.addSignalListener = (signal, listener) => {
+    asksForSigterm ||= signal === "SIGTERM";
+    addSignalListener(signal, listener);
+  };
+  const connecting = (path ? socketAt(path) : Promise.resolve(standardStreams())).then(connected);
+  watch(connecting);
+  patchConsole();
+  if (isFramed) await connecting; // before the function's first word
+  /** @type {unknown} */
+  let failure;
+  const loading = loadFunction().catch((thrown) => void (failure = thrown));
+  const wire = await connecting;
+  const loaded = await loading;
+  if (!loaded) {
+    if (isEnding) return;
+    logThrown("Init Error", failure);
+    isEnding = true;
+    await sendError(wire, failure, { otherwise: "Function.InitError" });
+    return end(1);
+  }
+  const { handler, shutdown } = loaded;
+  Deno.addSignalListener = addSignalListener;
+  if (typeof shutdown === "function") {
+    asksForSigterm = true;
+    addSignalListener("SIGTERM", () => shutDown(shutdown));
+  }
+  isLoaded = true;
+  wire.send("200 OK", asksForSigterm ? "Shutdown: yes\r\n" : "", "");
+  for (let received; (received = await wire.receive());) {
+    await answer(wire, handler, received);
+    if (isEnding) return;
+  }
+  if (path) end(0); // the bootstrap is gone
+  await shutDown(shutdown); // runtime2 is done with this process: what is open ends here
 }
 
-await main();
+main();

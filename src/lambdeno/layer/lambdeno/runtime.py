@@ -1,11 +1,31 @@
-"""What both runtimes have in common: a Deno that loads the function, and a word for each way it can fail."""
+"""What both runtimes have in common: a Deno that serves events, and a word for each way it can fail.
 
-from connection import Closed, Connection
+    event -> is there a process that has loaded the function? -> its answer goes to Lambda
+                                                             -> else why not
+          -> have a process for the next one
+
+A process that dies is replaced at once; one that keeps dying is replaced when the next event is there,
+and not before a while.
+"""
+
+import posix
+from time import monotonic, sleep, time
+
+from connection import Closed, Connection, Unread
 from deno import Deno, DenoError
 
 if False:  # for the type checker; importing typing would cost a millisecond
     from fault import Fault
     from runtime_api import RuntimeApi
+
+PATIENCE = 1.0  # s that the next process has to load the function before /next: it is billed
+BOUND = 0.5  # s that a process may take to finish: what is billed of one that ignores its end
+LATE = 0.25  # s before the deadline: time to answer for a blocked process and to ask for the next event
+SAMPLES = 3  # looks at a process that may be blocked
+REST, LONGEST_REST = 0.1, 2.0  # s between two processes that died in a row; doubled each time
+DIGITS = 20  # of a time in milliseconds: fewer than that
+SIGTERM, SIGKILL = 15, 9
+LAST = 501  # status of an answer after which the bridge's process ends
 
 
 class Runtime:
@@ -19,22 +39,139 @@ class Runtime:
     def __init__(self, deno: Deno) -> None:
         self.deno = deno
         self.fault: Fault | None = None
+        self.request_id = b""
+        self.head = b""  # of the event
+        self.is_started = True  # the bootstrap starts the first one
+        self.is_connected = False
+        self.is_loaded = False
+        self.is_possible = True  # to start a process
+        self.deaths = 0  # in a row
+        self.rests_until = 0.0  # on time.monotonic
+        self.is_blocked = self.has_warned = False  # in this invocation
+        self.has_called_exit = False  # this process
+        self.note = deno.settings.note
+        self.oom_kills = oom_kills()
 
     def is_ready(self) -> bool:
-        """Wait until the function is loaded, or cannot be."""
+        """Wait until the function is loaded, or cannot be: its errors are init errors."""
         return self.connect() and self.loaded()
+
+    def wants_shutdown(self) -> bool:
+        """Whether the function asks to be told of the environment's end: a hook, or a signal listener."""
+        return bool(self.bridge.header(b"shutdown"))
+
+    def answer(self, event: Connection, api: "RuntimeApi") -> bool:
+        """Give one event to the function and its outcome to Lambda. False: Deno cannot be had again.
+
+        Raises Closed where the event breaks off.
+        """
+        self.request_id = api.request_id
+        self.head = event.head
+        if event.unread and self.is_started and self.deno.has_ended() is not None:
+            self.ended("while it waited for an event")  # too large to be sent again: see exchange
+        if self.is_loaded or self.is_warm():
+            self.exchange(event, api)
+        else:
+            event.drain()
+            self.refuse(api)
+        self.follow()
+        return self.is_possible
+
+    def is_warm(self) -> bool:
+        """Whether there is a process that has loaded the function; starts one, and waits for it."""
+        if not self.is_started:
+            self.is_possible = self.start_again()
+        return self.is_started and (self.is_connected or self.connect()) and (self.is_loaded or self.loaded())
+
+    def exchange(self, event: Connection, api: "RuntimeApi", *, is_first: bool = True) -> None:
+        """Give the event to a process and its answer to Lambda."""
+        bridge = self.bridge
+        self.is_blocked = self.has_warned = False
+        is_unread = False
+        try:
+            event.forward(bridge, b"POST /invocation HTTP/1.1")
+        except OSError:
+            is_unread = True
+        try:
+            bridge.receive()
+            status = bridge.status()
+            if self.note:
+                self.note(f"has the function's answer: {status}, {bridge.total} bytes with its head")
+            api.answer(b"response" if status == 200 else b"error", bridge)
+            if status == LAST:
+                self.ended("after an error that nobody caught")
+            else:
+                self.deaths = 0
+            return
+        except Unread:
+            is_unread = True
+        except Closed:
+            pass
+        # What has not read all of an event has handled nothing of it.
+        if is_unread and is_first and event.is_whole and not self.is_blocked:
+            self.ended("before it had read an event")
+            if self.is_warm():
+                self.exchange(event, api, is_first=False)
+            else:
+                self.refuse(api)
+            return
+        event.drain()
+        self.ended(f"while it handled request {self.request_id.decode()}").report(api)
+
+    def refuse(self, api: "RuntimeApi") -> None:
+        """Answer an event that no process could take."""
+        if self.fault:
+            self.fault.report(api)
+            return
+        api.answer(b"error", self.bridge)  # why the function could not be loaded
+        self.let_go()
+
+    def follow(self) -> None:
+        """Have a process for the next event, where there is none and none rests."""
+        if not self.is_started and self.is_possible and self.deaths <= 1:
+            self.is_possible = self.start_again()
+            if self.is_possible and self.connect(self.patience()):
+                self.await_load()
+
+    def await_load(self) -> None:
+        """Give the process some time to load the function: a slow one goes on when its event is there."""
+        if self.has_said(self.patience()) and not self.loaded() and self.is_started:
+            self.let_go()  # the next event has another process try, and hears why
+
+    def patience(self) -> float:
+        """S that there are to wait for a process before the next event must be asked for."""
+        return min(PATIENCE, self.deadline() - time() - LATE / 2)
+
+    def deadline(self) -> float:
+        """When this invocation is over, on time.time; read when it matters, which is seldom."""
+        digits = self.head.partition(b"\r\nlambda-runtime-deadline-ms:")[2].partition(b"\r\n")[0].strip()
+        return int(digits) / 1000 if digits.isdigit() and len(digits) < DIGITS else float("inf")
 
     def loaded(self) -> bool:
         """Wait for the bridge's first message: whether it has loaded the function."""
         try:
             self.bridge.receive()
-            return self.bridge.status() == 200
+            self.is_loaded = self.bridge.status() == 200
         except Closed:
-            self.ended("while it loaded the function")
-            return False
+            self.ended("while it loaded the function", is_loading=True)
+        if self.note and self.is_loaded:
+            self.note("the function is loaded")
+        return self.is_loaded
 
-    def connect(self) -> bool:
-        """Have a bridge to talk to; False with a fault where Deno ended before."""
+    def connect(self, patience: float | None = None) -> bool:
+        """Have a bridge to talk to; False with a fault where Deno ended before, or patience did."""
+        raise NotImplementedError
+
+    def has_run(self) -> bool:
+        """Whether a process that is over has run runtime.js at all."""
+        raise NotImplementedError
+
+    def has_said(self, bound: float) -> bool:
+        """Whether the bridge says something, or never will again, within ``bound`` s."""
+        raise NotImplementedError
+
+    def last_words(self) -> None:
+        """Pass on what a process has still to say until it is over, for BOUND at most."""
         raise NotImplementedError
 
     def report_init(self, api: "RuntimeApi") -> None:
@@ -44,25 +181,127 @@ class Runtime:
         else:
             api.init_error(self.bridge)
 
+    def start_again(self) -> bool:
+        """Start another process, not too soon after the last one; False where it cannot be had."""
+        rest = self.rests_until - monotonic()
+        if rest > 0:
+            sleep(rest)
+        return self.start()
+
     def start(self) -> bool:
-        """Start another Deno; False with a fault where it cannot be had."""
+        """Start another process; False with a fault where it cannot be had."""
         self.fault = None
+        self.is_started = self.is_connected = self.is_loaded = self.has_called_exit = False
         try:
             self.deno.start()
         except DenoError as error:
             self.fail(*error.args)
             return False
+        self.is_started = True
+        if self.note:
+            self.note(f"has started Deno again: process {self.deno.pid}")
         return True
 
-    def ended(self, when: str) -> "Fault":
+    def let_go(self) -> None:
+        """End a process that serves no more."""
+        self.last_words()
+        self.deno.kill()
+        self.died()
+
+    def ended(self, when: str, *, is_loading: bool = False) -> "Fault":
         """Deno is gone, or about to be."""
         from fault import ending
 
-        return self.fail("Runtime.ExitError", f"Deno exited {when}: {ending(self.deno.end())}")
+        self.last_words()
+        status = self.deno.end()
+        has_run = self.has_run()
+        self.died()
+        before, self.oom_kills = self.oom_kills, oom_kills()
+        error_type, how = ending(status, self.deno.settings.memory, self.oom_kills > before)
+        if is_loading and how == "exit status 1" and not self.has_called_exit and has_run:
+            # Deno ends itself so for no other reason, and runtime.js cannot prevent it.
+            error_type = "Runtime.ModuleNeverSettled"
+            how += ": the function's top-level await waits for what can never come"
+        if self.is_blocked:
+            error_type, how = (
+                "Runtime.EventLoopBlocked",
+                f"ended since it computed up to {LATE} s before the deadline",
+            )
+        return self.fail(error_type, f"Deno exited {when}: {how}")
+
+    def died(self) -> None:
+        """A process is gone that ought to have served on."""
+        self.is_started = self.is_connected = self.is_loaded = False
+        self.deaths += 1
+        if self.deaths > 1:
+            self.rests_until = monotonic() + min(REST * 2 ** (self.deaths - 2), LONGEST_REST)
 
     def fail(self, error_type: str, message: str) -> "Fault":
         """Something of ours failed."""
         from fault import Fault
 
-        self.fault = Fault(error_type, message)
+        self.fault = Fault(error_type, message, self.request_id)
         return self.fault
+
+    def look(self) -> None:
+        """Shortly before the deadline, see why there is no answer: the platform would only say when.
+
+        A process that computes is ended, so that this environment outlives it; one that waits may
+        still answer.
+        """
+        if self.has_warned or time() < self.deadline() - LATE:
+            return
+        self.has_warned = True
+        self.is_blocked = is_busy(self.deno.pid)
+        if self.is_blocked:
+            posix.kill(self.deno.pid, SIGKILL)
+            return
+        from logs import write
+
+        text = f"lambdeno: no answer {LATE} s before the deadline: the handler waits for something"
+        write("WARN", text, self.request_id)
+
+    def take(self, said: memoryview) -> None:
+        """What the bridge says besides answers: a whole log event, or (empty) that Deno.exit was called."""
+        if not said:
+            self.has_called_exit = True
+        elif self.deno.settings.telemetry is not None:
+            from logs import put
+
+            put(self.deno.settings.telemetry, said)
+
+    def shut_down(self) -> None:
+        """Tell the function of the environment's end, and wait for it."""
+        if self.is_started and self.deno.has_ended() is None:
+            posix.kill(self.deno.pid, SIGTERM)
+            self.last_words()
+        self.deno.kill()
+
+
+def oom_kills() -> int:
+    """How many processes the kernel has ended for want of memory; 0 where it does not tell."""
+    _, found, rest = peek("/proc/vmstat").partition(b"\noom_kill ")
+    return int(rest.partition(b"\n")[0]) if found else 0
+
+
+def is_busy(pid: int) -> bool:
+    """Whether the main thread of a process computes, each time that it is looked at."""
+    for _ in range(SAMPLES):
+        if peek(f"/proc/{pid}/task/{pid}/stat").rpartition(b") ")[2][:1] != b"R":
+            return False
+        sleep(0.005)
+    return True
+
+
+def peek(path: str) -> bytes:
+    """What a file of /proc says; nothing where there is none."""
+    try:
+        descriptor = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
+    except OSError:
+        return b""
+    try:
+        return posix.read(descriptor, 64 * 1024)
+    except OSError:
+        return b""
+    finally:
+        posix.close(descriptor)

@@ -6,41 +6,38 @@ that this one connection is the only way to either side.
 
 import posix
 from _socket import AF_UNIX, SOCK_STREAM, socket
+from time import monotonic
 
 from connection import Closed, Connection
-from deno import sweep
-from runtime import Runtime
-
-if False:  # for the type checker; importing typing would cost a millisecond
-    from runtime_api import RuntimeApi
+from deno import Deno, sweep
+from runtime import BOUND, Runtime
 
 LIVENESS = 0.1  # s: how soon a Deno that dies before it connects is noticed
+# The same, and how often an invocation that takes longer is looked at: struct timeval, 64 bits.
+RECEIVE_TIMEOUT = (0).to_bytes(8, "little") + (100_000).to_bytes(8, "little")
 ROOM = 1024 * 1024  # bytes on their way between the two: fewer wake-ups for large bodies
-SOL_SOCKET, SO_SNDBUF = 1, 7
+SOL_SOCKET, SO_SNDBUF, SO_RCVTIMEO = 1, 7, 20
 
 
 class Runtime1(Runtime):
     """The function's process, and the connection to it."""
 
-    def answer(self, event: Connection, api: "RuntimeApi") -> bool:
-        """Send one event to the function and its outcome to Lambda. False: Deno cannot be had again."""
-        bridge = self.bridge
-        try:
-            event.forward(bridge, b"POST /invocation HTTP/1.1")
-        except OSError:
-            event.drain()
-            return self._replace(api)
-        try:
-            bridge.receive()
-            api.answer(b"response" if bridge.status() == 200 else b"error", bridge)
-        except Closed:
-            return self._replace(api)
-        return True
+    def __init__(self, deno: Deno) -> None:
+        super().__init__(deno)
+        self.telemetry = deno.settings.telemetry
 
-    def connect(self) -> bool:
+    def follow(self) -> None:
+        """See Runtime."""
+        if not self.is_started:
+            super().follow()
+        elif self.telemetry is not None and self.is_loaded:
+            self._pass_logs(0)  # what was logged after the answer, before the environment may freeze
+
+    def connect(self, patience: float | None = None) -> bool:
         """See Runtime."""
         listener = self.deno.listener
         listener.settimeout(LIVENESS)
+        until = monotonic() + patience if patience is not None else None
         while True:
             try:
                 # socket.accept is Python code in a module of 6 ms; this is the C below it
@@ -50,17 +47,59 @@ class Runtime1(Runtime):
                 if self.deno.has_ended() is not None:
                     self.ended("before it ran runtime.js")
                     return False
+                if until and monotonic() > until:
+                    return False
         sock = socket(AF_UNIX, SOCK_STREAM, 0, descriptor)
         sock.setsockopt(SOL_SOCKET, SO_SNDBUF, ROOM)
+        sock.setsockopt(SOL_SOCKET, SO_RCVTIMEO, RECEIVE_TIMEOUT)
         listener.close()
         posix.unlink(self.deno.socket)
-        self.bridge = Connection(sock)
+        self.sock, self.bridge = sock, Connection(sock)
+        self.bridge.on_quiet = self.look
+        self.bridge.on_informational = self.take
+        self.is_connected = True
         sweep(self.deno.folder)  # while the function loads
         return True
 
-    def _replace(self, api: "RuntimeApi") -> bool:
-        """Answer an invocation whose Deno is gone, and start another for the next one."""
-        fault = self.ended(f"while it handled request {api.request_id.decode()}")
-        self.bridge.sock.close()
-        fault.report(api)
-        return self.start() and self.is_ready()
+    def has_run(self) -> bool:
+        """See Runtime."""
+        return self.is_connected
+
+    def has_said(self, bound: float) -> bool:
+        """See Runtime."""
+        from select import POLLIN, poll
+
+        reading = poll()
+        reading.register(self.sock.fileno(), POLLIN)
+        return bool(reading.poll(max(0, int(bound * 1000))))
+
+    def last_words(self) -> None:
+        """See Runtime; of one that was never connected to, there are none."""
+        if self.is_connected:
+            self._pass_logs(BOUND)
+            self.sock.close()
+
+    def _pass_logs(self, bound: float) -> None:
+        """Pass log events on until the process is over, for ``bound`` s at most; 0: those that are there."""
+        bridge = self.bridge
+        until = monotonic() + (bound or LIVENESS)
+
+        def expire() -> None:
+            if bridge.end == 0 and (not bound or monotonic() > until):
+                raise Closed
+
+        def take(said: memoryview) -> None:
+            self.take(said)
+            if monotonic() > until:
+                raise Closed
+
+        bridge.on_quiet, bridge.on_informational = expire, take
+        self.sock.setblocking(bool(bound))
+        try:
+            while True:
+                bridge.receive()
+                bridge.drain()
+        except Closed:
+            pass
+        self.sock.setblocking(True)
+        bridge.on_quiet, bridge.on_informational = self.look, self.take

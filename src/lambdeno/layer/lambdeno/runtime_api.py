@@ -3,13 +3,19 @@
 https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html
 """
 
-import posix
 from _socket import AF_INET, AF_INET6, IPPROTO_TCP, SOCK_STREAM, TCP_NODELAY, socket
 
 from connection import Closed, Connection
 
+if False:  # for the type checker; importing typing would cost a millisecond
+    from collections.abc import Callable
+
 PREFIX = b"/2018-06-01/runtime"
 ERROR_TYPE = b"application/vnd.aws.lambda.error+json"
+MAY_CLOSE = b"\r\nconnection:"
+RESULT = b"\r\nContent-Type: application/json"
+VISIBLE = bytes(range(0x20, 0x7F))
+LONGEST_CAUSE = 64 * 1024  # bytes that the platform keeps of an X-Ray cause
 PLAIN = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-._~"
 
 
@@ -20,17 +26,20 @@ class RuntimeApiError(Exception):
 class RuntimeApi:
     """The Runtime API at ``host:port``. Raises RuntimeApiError wherever it cannot be reached."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, note: "Callable[[str], None] | None" = None) -> None:
+        self.note = note  # takes what is done here, for LAMBDENO_DEBUG
         host, _, port = address.rpartition(":")
         self.address = (host.strip("[]"), int(port))
         self.headers = b" HTTP/1.1\r\nHost: %b\r\nUser-Agent: lambdeno" % address.encode()
         self.init_start = b"POST %b/init/error%b" % (PREFIX, self.headers)
         self.next_request = b"GET %b/invocation/next%b\r\n\r\n" % (PREFIX, self.headers)
-        self.connection = self._connect()
+        self.connection = self.connect()
         self.request_id = b""
         self.invocation_id = b""
+        self.extension: Connection | None = None  # see extension.py
 
-    def _connect(self) -> Connection:
+    def connect(self) -> Connection:
+        """Another connection to it. Raises RuntimeApiError."""
         family = AF_INET6 if ":" in self.address[0] else AF_INET
         sock = socket(family, SOCK_STREAM)
         try:
@@ -48,6 +57,8 @@ class RuntimeApi:
         No timeout: the environment is frozen while it waits.
         """
         connection = self.connection
+        if self.note:
+            self.note("asks for the next event")
         try:
             connection.send(self.next_request)
             connection.receive()
@@ -59,6 +70,8 @@ class RuntimeApi:
             raise RuntimeApiError(f"Cannot get the next event: the Runtime API answered {status}")
         self.request_id = request_id
         self.invocation_id = connection.header(b"lambda-runtime-invocation-id")
+        if self.note:
+            self.note(f"has event {request_id.decode()} of {connection.total} bytes with its head")
         return connection
 
     def answer(self, outcome: bytes, message: Connection) -> None:
@@ -67,73 +80,136 @@ class RuntimeApi:
         Raises Closed where the message breaks off; the half-sent post is cut, so that Lambda
         cannot take it for whole.
         """
+        start = self._start(outcome, RESULT if outcome == b"response" else error_head(message))
+        if MAY_CLOSE in self.connection.head:
+            self._open()
         try:
-            message.forward(self.connection, self._start(outcome))
+            message.forward_body(self.connection, start)
         except Closed:
             self._reconnect()
             raise
         except OSError:  # refused before it was read whole: over 6 MB, most likely
-            message.drain()
+            is_cut = True
+            drain(message)
+        else:
+            is_cut = False
+        try:
             self._acknowledge(outcome)
-            self._reconnect()  # half a post is left in this one
-            return
-        self._acknowledge(outcome)
+            if is_cut:
+                self._reconnect()  # half a post is left in this one
+        except Closed as error:
+            self._lost(outcome, message, start, str(error))
 
     def post_error(self, head: bytes, body: bytes) -> None:
         """Post an error of our own for this invocation; ``head`` is header lines, a CRLF before each."""
-        self._post(self._start(b"error"), head, body)
-        self._acknowledge(b"error")
+        self._post(b"error", self._start(b"error", head), body)
 
     def init_error(self, message: Connection) -> None:
         """Post a received message as the reason why this environment cannot serve."""
-        message.forward(self.connection, self.init_start)
-        self._acknowledge(b"init/error")
+        try:
+            message.forward_body(self.connection, self.init_start + error_head(message))
+            self._acknowledge(b"init/error")
+        except (OSError, Closed) as error:
+            raise RuntimeApiError(f"Cannot post to the Runtime API: {error}") from None
 
     def post_init_error(self, head: bytes, body: bytes) -> None:
         """Post a reason of our own why this environment cannot serve."""
-        self._post(self.init_start, head, body)
-        self._acknowledge(b"init/error")
+        self._post(b"init/error", self.init_start + head, body)
 
-    def _start(self, outcome: bytes) -> bytes:
-        start = b"POST %b/invocation/%b/%b%b" % (
+    def _start(self, outcome: bytes, head: bytes) -> bytes:
+        start = b"POST %b/invocation/%b/%b%b%b" % (
             PREFIX,
             quote(self.request_id),
             outcome,
             self.headers,
+            head,
         )
         if self.invocation_id:  # echoed, so that a late answer cannot meet another attempt
             start += b"\r\nLambda-Runtime-Invocation-Id: " + self.invocation_id
         return start
 
-    def _post(self, start: bytes, head: bytes, body: bytes) -> None:
+    def _post(self, outcome: bytes, head: bytes, body: bytes) -> None:
+        self._open()
         try:
-            self.connection.send(b"%b%b\r\nContent-Length: %d\r\n\r\n%b" % (start, head, len(body), body))
-        except OSError as error:
+            self.connection.send(b"%b\r\nContent-Length: %d\r\n\r\n%b" % (head, len(body), body))
+            self._acknowledge(outcome)
+        except (OSError, Closed) as error:
             raise RuntimeApiError(f"Cannot post to the Runtime API: {error}") from None
 
-    def _acknowledge(self, outcome: bytes) -> None:
-        """Read the answer to a post: 202 is yes, 4xx are logged, 500 ends the environment."""
-        try:
-            self.connection.receive()
-            status = self.connection.status()
-            if status != 202:
-                self._refused(outcome, status)
-            self.connection.drain()
-            if self.connection.header(b"connection").lower() == b"close":
-                self._reconnect()
-        except Closed as error:
-            log(f"lambdeno: the Runtime API closed the connection after {outcome.decode()}: {error}")
+    def _open(self) -> None:
+        """Have a connection that the server does not close."""
+        if self.connection.header(b"connection").lower() == b"close":
             self._reconnect()
+
+    def _acknowledge(self, outcome: bytes) -> None:
+        """Read the answer to a post: 202 is yes, 4xx are logged, 500 ends the environment.
+
+        Raises Closed where there is none.
+        """
+        self.connection.receive()
+        status = self.connection.status()
+        if self.note:
+            self.note(f"has posted {outcome.decode()}: {status}")
+        if status != 202:
+            self._refused(outcome, status)
+        self.connection.drain()
+        if MAY_CLOSE in self.connection.head:
+            self._open()
+
+    def _lost(self, outcome: bytes, message: Connection, start: bytes, why: str) -> None:
+        """The connection ended without a word about a post: post it once more, or that it is lost.
+
+        The Runtime API takes one answer for each request id and refuses another with 400 or 403, so that
+        this cannot answer twice.
+        """
+        self._log(f"lambdeno: no answer of the Runtime API to the {outcome.decode()}: {why}")
+        self._reconnect()
+        if message.is_whole:
+            try:
+                message.forward_body(self.connection, start)
+                self._acknowledge(outcome)
+            except (OSError, Closed) as error:
+                raise RuntimeApiError(f"Cannot post to the Runtime API: {error}") from None
+        else:
+            from fault import Fault
+
+            what = "The result was cut off on its way to Lambda"
+            Fault("Runtime.ResponseLost", what, self.request_id).report(self)
 
     def _refused(self, outcome: bytes, status: int) -> None:
         body = self.connection.body().decode("utf-8", "replace").strip()
         if status >= 500:
             raise RuntimeApiError(f"The Runtime API answered {status} to {outcome.decode()}: {body}")
-        log(f"lambdeno: the Runtime API refused the {outcome.decode()} with {status}: {body}")
+        self._log(f"lambdeno: the Runtime API refused the {outcome.decode()} with {status}: {body}")
+
+    def _log(self, text: str) -> None:
+        from logs import write
+
+        write("WARN", text, self.request_id)
 
     def _reconnect(self) -> None:
         self.connection.sock.close()
-        self.connection = self._connect()
+        self.connection = self.connect()
+
+
+def error_head(message: Connection) -> bytes:
+    """Header lines for an error that the bridge sends, in which a function may have had its hand."""
+    error_type = message.header(b"lambda-runtime-function-error-type")
+    if not error_type or error_type.strip(PLAIN):
+        error_type = b"Function.Unhandled"
+    head = b"\r\nContent-Type: %b\r\nLambda-Runtime-Function-Error-Type: %b" % (ERROR_TYPE, error_type)
+    cause = message.header(b"lambda-runtime-function-xray-error-cause")
+    if cause and len(cause) <= LONGEST_CAUSE and not cause.translate(None, VISIBLE):
+        head += b"\r\nLambda-Runtime-Function-XRay-Error-Cause: " + cause
+    return head
+
+
+def drain(message: Connection) -> None:
+    """Let go of the rest of a message, whose sender may be gone."""
+    try:
+        message.drain()
+    except Closed:
+        pass
 
 
 def quote(text: bytes) -> bytes:
@@ -141,8 +217,3 @@ def quote(text: bytes) -> bytes:
     if not text.strip(PLAIN):
         return text
     return b"".join(b"%c" % c if c in PLAIN else b"%%%02X" % c for c in text)
-
-
-def log(line: str) -> None:
-    """Write one line to the function's log."""
-    posix.write(2, line.replace("\n", "\r").encode("utf-8", "replace") + b"\n")

@@ -1,8 +1,14 @@
 """What the environment says, read once; a wrong value names its variable and what it may be."""
 
+import posix
+
+if False:  # for the type checker; importing typing would cost a millisecond
+    from collections.abc import Callable
+
 RUNTIMES = ("runtime1", "runtime2")
 STANDBYS = ("auto", "on", "off")
 SWITCH = ("off", "on")
+DIGITS = 7  # of a number of milliseconds, or of a descriptor: fewer than that
 STANDBY_MEMORY = 256  # MB: below it two Deno processes and a function hardly fit (docs/runtimes.md)
 
 # Least rights that ordinary functions need: the AWS SDK asks for sys (os.release) on its first call.
@@ -10,6 +16,7 @@ DEFAULT_PERMISSIONS = (
     "--allow-net",
     "--allow-env",
     "--allow-sys",
+    "--deny-sys=setPriority",  # a function could slow the bootstrap down
     "--allow-read={task},{layer},{tmp}",
     "--allow-write={tmp}",
 )
@@ -46,7 +53,7 @@ class Settings:
         def choose(name: str, known: tuple[str, ...]) -> str:
             value = get(name, known[0])
             if value not in known:
-                raise SettingsError(f'{name} is "{value}"; it may be {" or ".join(known)}')
+                raise SettingsError(f'{name} is "{value}"; it may be {" or ".join(filter(None, known))}')
             return value
 
         self.runtime = choose("LAMBDENO_RUNTIME", RUNTIMES)
@@ -57,6 +64,13 @@ class Settings:
         self.private_tmp = choose("LAMBDENO_PRIVATE_TMP", SWITCH) == "on"
         if self.private_tmp and self.runtime == "runtime1":
             raise SettingsError('LAMBDENO_PRIVATE_TMP is "on"; it needs LAMBDENO_RUNTIME=runtime2')
+        margin = get("LAMBDENO_SIGNAL_MARGIN", "500")
+        if not (margin.isdigit() and len(margin) < DIGITS):
+            raise SettingsError(f'LAMBDENO_SIGNAL_MARGIN is "{margin}"; it must be a number of milliseconds')
+        self.is_debug = choose("LAMBDENO_DEBUG", ("", "1", "0")) == "1"
+        self.note: Callable[[str], None] | None = None  # takes what is done, for LAMBDENO_DEBUG
+        self.telemetry = self._telemetry(get("_LAMBDA_TELEMETRY_LOG_FD"))
+        self.memory = memory
         self.permissions = self._permissions(get("LAMBDENO_PERMISSIONS"))
 
     def permissions_in(self, tmp: str) -> list[str]:
@@ -64,6 +78,17 @@ class Settings:
         if self.permissions:
             return list(self.permissions)
         return [flag.format(task=self.task_root, layer=self.layer, tmp=tmp) for flag in DEFAULT_PERMISSIONS]
+
+    def _telemetry(self, name: str) -> int | None:
+        """The descriptor that takes whole log events, where the platform gives one; no child has it."""
+        if not (name.isdigit() and len(name) < DIGITS):
+            return None
+        try:
+            posix.set_inheritable(int(name), False)
+        except OSError:
+            del self.environ[b"_LAMBDA_TELEMETRY_LOG_FD"]
+            return None
+        return int(name)
 
     def _permissions(self, flags: str) -> list[str]:
         """The user's own flags; none means the default set."""

@@ -15,7 +15,8 @@ from deno import Deno
 LIVENESS = 100  # ms: how soon a Deno that died is noticed while something else holds its streams
 GRACE = 0.2  # s: time to read what a process that has ended has left in its pipe
 CHUNK = 64 * 1024  # bytes: what a pipe holds
-MARK = 32  # bytes
+TAIL = 512  # bytes
+MARK = 32
 SIZE = 4
 
 
@@ -30,6 +31,7 @@ class Streams:
         self.raw = b""  # read, and perhaps the start of a frame
         self.left = 0  # bytes of a frame that are still to come
         self.said = bytearray()  # by the bridge
+        self.tail = b""  # the end of what was logged last
         self.is_over = False
         self.end = 0.0  # when a process that has ended has nothing more to say
         posix.set_blocking(deno.input, False)
@@ -57,11 +59,15 @@ class Streams:
                 self._read()
 
     def recv_into(self, view: memoryview) -> int:
-        """Like a socket's: what the bridge said, 0 when there will be no more."""
+        """Like a socket's: what the bridge said, 0 when there will be no more.
+
+        Raises BlockingIOError where nothing came for a while, as a socket with a timeout does.
+        """
         while not self.said:
             if self.is_over:
                 return 0
-            self._wait()
+            if self._wait() and not self.is_over:
+                raise BlockingIOError
         size = min(len(view), len(self.said))
         view[:size] = self.said[:size]
         del self.said[:size]
@@ -83,7 +89,7 @@ class Streams:
         until = monotonic() + bound
         while not self.is_over and monotonic() < until:
             self._wait()
-        log(self.raw)
+        self._log(self.raw)
         self.raw = b""
 
     def has_said(self, bound: float) -> bool:
@@ -93,14 +99,18 @@ class Streams:
             self._wait()
         return bool(self.said) or self.is_over
 
-    def _wait(self) -> None:
-        """Take what comes in the next moment; of a process that has ended, what it left."""
+    def _wait(self) -> bool:
+        """Take what comes in the next moment; of a process that has ended, what it left.
+
+        Whether that is nothing.
+        """
         is_quiet = not self.reading.poll(LIVENESS)
         if self.deno.has_ended() is not None:
             self.end = self.end or monotonic() + GRACE
             if is_quiet or monotonic() > self.end:  # somebody else holds its streams
                 self.is_over = True
         self._read()
+        return is_quiet
 
     def _read(self) -> None:
         """Take what is there."""
@@ -129,21 +139,27 @@ class Streams:
             found = data.find(self.mark, at)
             if found < 0:
                 break
-            log(data[at:found])
+            self._log(data[at:found])
             at = found
             if len(data) < at + MARK + SIZE:
                 self.raw = data[at:]
                 return
-            self.left = int(data[at + MARK : at + MARK + SIZE], 16) + 1
+            size = data[at + MARK : at + MARK + SIZE]
+            if size.strip(b"0123456789abcdef"):  # no size: the function has got hold of the mark
+                self._log(data[at : at + MARK])
+                at += MARK
+                continue
+            self.left = int(size, 16) + 1
             at += MARK + SIZE
         cut = data.rfind(self.mark[:1], max(at, len(data) - MARK + 1))
         if cut < 0 or not self.mark.startswith(data[cut:]):
             cut = len(data)
-        log(data[at:cut])
+        self._log(data[at:cut])
         self.raw = data[cut:]
 
-
-def log(data: bytes) -> None:
-    """Write to the function's log."""
-    while data:
-        data = data[posix.write(1, data) :]
+    def _log(self, data: bytes) -> None:
+        """Write to the function's log."""
+        if data:
+            self.tail = data[-TAIL:]
+        while data:
+            data = data[posix.write(1, data) :]
