@@ -33,6 +33,7 @@ __all__ = ["FILES", "LoadFailure", "fill", "lay_out", "obstacle"]
 FILES = ("dep_analysis_cache_v2", "node_analysis_cache_v2", "v8_code_cache_v2")
 ROUNDS = 6  # starts at most until a start compiles nothing: two in practice
 LOAD_TIME = 60  # s, for one start
+EXTENSION = "/extension/register"  # what a function that wants to be told of the end comes first with
 HIT = re.compile(r"V8 code cache hit for ES module: (\S+),")
 MISS = re.compile(r"Updating V8 code cache for ES module: (\S+),")
 
@@ -134,7 +135,7 @@ def _start(work: Path, function: Function) -> _Start:
     if said is None:
         tail = " ".join(text.strip().splitlines()[-1:])
         return _Start(text, ("Runtime.ExitError", f"it ended or hung while it loaded: {tail}"), tmp)
-    if said.startswith("POST"):
+    if said.startswith("POST") and EXTENSION not in said.partition("\r\n")[0]:
         return _Start(text, _reported(said), tmp)
     return _Start(text, None, next(tmp.glob("lambdeno.*")))
 

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from lambdeno import build, project
@@ -45,14 +46,20 @@ export async function handler(event: unknown): Promise<unknown> {
   const order = (event as { do?: string } | null)?.do;
   if (order === "throw") throw new RangeError("out of range");
   if (order === "exit") Deno.exit(7);
+  if (order === "reject") Promise.reject(new TypeError("nobody waits"));
+  if (order === "never") await new Promise(() => {});
+  if (order === "block") while (Date.now());
+  if (order === "kill") Deno.kill(Deno.pid, "SIGKILL");
+  if (order === "reject" || order === "kill") await new Promise((resolve) => setTimeout(resolve, 60_000));
   if (order === "hang") await new Promise((resolve) => setTimeout(resolve, 60_000));
   if (order === "too large") return "x".repeat(7_000_000);
   if (order === "length") return JSON.stringify(event).length;
   return event;
 }
 export const notAFunction = 42;
+export const shutdown = () => console.log("told of the end");
 """
-SETTINGS = 'name = "rie"\n[build]\ncheck = false\n'
+SETTINGS = 'name = "rie"\n[deno]\npermissions = ["-A"]\n[build]\ncheck = false\n'
 
 
 @dataclass(frozen=True)
@@ -136,6 +143,7 @@ class Emulator:
 
     port: int
     log_file: Path
+    process: int  # bubblewrap's, or its own
 
     @property
     def log(self) -> str:
@@ -153,6 +161,11 @@ class Emulator:
     def ask(self, what: str, **more: Any) -> tuple[int, bytes]:
         """Invoke with {"do": what, …}."""
         return self.invoke(json.dumps({"do": what, **more}).encode())
+
+    def end(self) -> None:
+        """Ask the emulator, and not the sandbox around it, to end."""
+        tree = [psutil.Process(self.process), *psutil.Process(self.process).children(recursive=True)]
+        next(one for one in tree if "emulator" in one.name() or "rie" in one.name()).terminate()
 
     def works(self) -> bool:
         """Whether an event comes back."""
@@ -182,6 +195,7 @@ def running(
         "AWS_LAMBDA_FUNCTION_NAME": "rie",
         "AWS_LAMBDA_FUNCTION_TIMEOUT": str(timeout),
         "LAMBDA_TASK_ROOT": task,
+        "LAMBDENO_PERMISSIONS": "-A",
         "LAMBDENO_RUNTIME": prepared.runtime,
         "LANG": "en_US.UTF-8",
         "PATH": (f"{lang}/bin:" if prepared.shape == "managed" else "") + "/usr/bin:/bin",
@@ -209,7 +223,7 @@ def running(
         )
     try:
         wait_for(port, process, log_file)
-        yield Emulator(port, log_file)
+        yield Emulator(port, log_file, process.pid)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -313,6 +327,37 @@ def test_exit(prepared: Prepared, tmp_path: Path) -> None:
             assert json.loads(body)["errorType"] == "Runtime.ExitError"
             assert "exit status 7" in json.loads(body)["errorMessage"]
             assert emulator.works()
+
+
+@pytest.mark.parametrize(
+    ("order", "error_type"),
+    [
+        ("reject", "Runtime.UnhandledPromiseRejection"),
+        ("never", "Runtime.HandlerNeverSettled"),
+        ("kill", "Runtime.DenoKilled"),
+        ("block", "Runtime.EventLoopBlocked"),
+    ],
+)
+def test_fault(prepared: Prepared, tmp_path: Path, order: str, error_type: str) -> None:
+    """Each fault is the caller's answer under its name, and the same bootstrap serves on."""
+    with running(prepared, tmp_path, timeout=2) as emulator:
+        assert emulator.works()
+        for _ in range(2):
+            status, body = emulator.ask(order)
+            assert status == 200
+            assert json.loads(body)["errorType"] == error_type
+            assert emulator.works()
+
+
+def test_shutdown(prepared: Prepared, tmp_path: Path) -> None:
+    """The emulator knows the runtime's extension, and ends the environment with the function's hook."""
+    with running(prepared, tmp_path, timeout=20) as emulator:
+        assert emulator.works()
+        emulator.end()
+        until = time.monotonic() + 10
+        while "told of the end" not in emulator.log:
+            assert time.monotonic() < until, emulator.log
+            time.sleep(0.02)
 
 
 def test_timeout(prepared: Prepared, tmp_path: Path) -> None:

@@ -43,6 +43,27 @@ export async function handler(event: unknown, context: Record<string, unknown>) 
     case "hang":
       await new Promise((resolve) => setTimeout(resolve, 60_000));
       break;
+    case "reject":
+      Promise.reject(new TypeError("nobody waits"));
+      await new Promise((resolve) => setTimeout(resolve, 60_000));
+      break;
+    case "timer":
+      setTimeout(() => {
+        throw new TypeError("in a timer");
+      }, 1);
+      await new Promise((resolve) => setTimeout(resolve, 60_000));
+      break;
+    case "never":
+      await new Promise(() => {});
+      break;
+    case "block":
+      while (Date.now());
+      break;
+    case "cycle": {
+      const cycle: unknown[] = [];
+      cycle.push(cycle);
+      return cycle;
+    }
     case "large":
       return "x".repeat(5_900_000);
     case "too-large":

@@ -172,6 +172,31 @@ def test_a_deno_that_does_not_start_is_an_init_error_with_its_cause(own: Path, t
         assert "/opt/bin/deno" in error["errorMessage"]
 
 
+@pytest.mark.parametrize("sandbox", ["bubblewrap", "paths"])
+@pytest.mark.parametrize("runtime", ["runtime1", "runtime2"])
+def test_a_function_is_told_of_the_end(own: Path, tmp_path: Path, sandbox: str, runtime: str) -> None:
+    """A function that exports shutdown is called before its environment ends, and what it says is logged."""
+    if sandbox == "bubblewrap" and bubblewrap_fault():
+        pytest.skip(f"no bubblewrap: {bubblewrap_fault()}")
+    source = b"""
+        export const handler = (event) => event;
+        export const shutdown = async () => {
+          await new Promise((resolve) => setTimeout(resolve, 20));
+          console.log("told of the end");
+        };
+        """
+    code = archive.write(tmp_path / "function.zip", [Entry("function.bundle.js", source)])
+    function = local_function(project.load(own))
+    environment = {**function.environment, "LAMBDENO_RUNTIME": runtime}
+    function = replace(function, code=code.path, environment=environment)
+    log = ListSink()
+    with local_lambda(function, sandbox=sandbox, log=log) as local:
+        assert local.invoke("actor", b"1").payload == b"1"
+    said = [line for _, _, line in log.entries if "told of the end" in line]
+    # runtime2: its process, and the one that waited, where that had loaded the function
+    assert len(said) in ((1,) if runtime == "runtime1" else (1, 2))
+
+
 def test_a_function_without_a_deno_layer_says_so(own: Path) -> None:
     """The missing layer is named, not a missing file."""
     function = local_function(project.load(own))

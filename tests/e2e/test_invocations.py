@@ -92,6 +92,29 @@ def test_a_function_that_exits_is_an_error_and_the_next_invocation_works(local: 
     assert result(local.invoke(b"3")) == 3
 
 
+@pytest.mark.parametrize(
+    ("order", "error_type", "message"),
+    [
+        ("reject", "Runtime.UnhandledPromiseRejection", "TypeError: nobody waits"),
+        ("timer", "Runtime.UncaughtException", "TypeError: in a timer"),
+        ("never", "Runtime.HandlerNeverSettled", "pending"),
+        ("cycle", "Runtime.MarshalError", "circular"),
+        ("block", "Runtime.EventLoopBlocked", "computed"),
+    ],
+)
+def test_a_fault_has_a_name_and_the_next_invocation_works(
+    local: Local, order: str, error_type: str, message: str
+) -> None:
+    """Whatever keeps the function from answering is told to the caller, and costs that invocation alone."""
+    answer = local.invoke(json.dumps({"do": order}).encode(), LogType="Tail")
+    assert answer["FunctionError"] == "Unhandled"
+    error = json.load(answer["Payload"])
+    assert error["errorType"] == error_type
+    assert message in error["errorMessage"]
+    assert message in base64.b64decode(answer["LogResult"]).decode()
+    assert result(local.invoke(b"5")) == 5
+
+
 def test_a_timeout_kills_the_environment_and_the_next_invocation_works(local: Local) -> None:
     """An invocation over its time is answered by the platform, and replaced."""
     answer = local.invoke(b'{"do": "hang"}')

@@ -6,12 +6,12 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.layer.conftest import Environment, Start
+from tests.layer.conftest import LAYER, Calling, Environment, Start
 from tests.layer.fake_runtime_api import DEADLINE, PREFIX, FakeRuntimeApi
 
 ENDING = """
@@ -112,6 +112,50 @@ def test_out_of_memory(start: Start) -> None:
     environment = start(ENDING, DENO_V8_FLAGS="--max-old-space-size=32")
     exit_error(environment, "out of memory", "an-id", "heap is full", "Runtime.OutOfMemory")
     assert "out of memory" in environment.log
+
+
+CGROUP = Path("/sys/fs/cgroup/memory")
+
+
+@pytest.fixture
+def little_memory() -> Iterator[Path]:
+    """A control group that the kernel keeps at 100 MB, with the processes in it."""
+    group = CGROUP / f"lambdeno-{os.getpid()}"
+    try:
+        group.mkdir()
+        (group / "memory.limit_in_bytes").write_text(str(100 * 1024 * 1024))
+    except OSError as error:
+        pytest.skip(f"no control group to be had: {error}")
+    yield group
+    for pid in (group / "cgroup.procs").read_text().split():
+        os.kill(int(pid), signal.SIGKILL)
+    assert holds(lambda: not (group / "cgroup.procs").read_text())
+    group.rmdir()
+
+
+def test_the_kernels_out_of_memory(start: Start, called: Calling, little_memory: Path) -> None:
+    """A Deno that the kernel ends for its memory is Runtime.OutOfMemory, and the next event is served."""
+    command, executable = called(LAYER)
+    arguments = [str(executable or command[0]), *map(str, command[1:])]
+    enter = f"echo $$ > {little_memory}/cgroup.procs; exec -a '{command[0]}' " + " ".join(
+        f"'{word}'" for word in arguments
+    )
+    environment = start(
+        """
+        export const handler = (event) => {
+          if (event === "fill") for (const all = [];;) all.push(new Uint8Array(10_000_000).fill(1));
+          return event;
+        };
+        """,
+        command=["/bin/bash", "-c", enter],
+        AWS_LAMBDA_FUNCTION_MEMORY_SIZE="100",
+        LAMBDENO_STANDBY="off",
+    )
+    post, error = environment.error("fill")
+    assert post.error_type == error["errorType"] == "Runtime.OutOfMemory"
+    assert "SIGKILL" in error["errorMessage"]
+    assert "100 MB" in error["errorMessage"]
+    assert environment.result("fine") == "fine"
 
 
 @one_process

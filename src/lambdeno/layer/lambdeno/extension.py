@@ -22,7 +22,7 @@ def register(api: RuntimeApi, shut_down: "Callable[[], None]") -> None:
     """Have SIGTERM sent to this process, and do what it is for; where that cannot be, the log says so."""
     body = b'{"events":[]}'
     try:
-        connection = api.connect()
+        connection = api.connection
         connection.send(
             b"POST %b/register%b\r\nLambda-Extension-Name: %b\r\nContent-Length: %d\r\n\r\n%b"
             % (PREFIX, api.headers, NAME, len(body), body)
@@ -32,7 +32,8 @@ def register(api: RuntimeApi, shut_down: "Callable[[], None]") -> None:
         if status != 200:
             raise Closed(f"{status} {said.decode('utf-8', 'replace').strip()}")
         identifier = connection.header(b"lambda-extension-identifier")
-        connection.send(
+        api.extension = api.connect()  # kept open
+        api.extension.send(
             b"GET %b/event/next%b\r\nLambda-Extension-Identifier: %b\r\n\r\n"
             % (PREFIX, api.headers, identifier)
         )
@@ -55,6 +56,5 @@ def register(api: RuntimeApi, shut_down: "Callable[[], None]") -> None:
         posix._exit(0)
 
     signal(SIGTERM, on_sigterm)
-    api.extension = connection  # kept open
     if api.note:
         api.note("has registered for SIGTERM")
