@@ -6,7 +6,7 @@ EXAMPLE ?= examples/hello
 ARCHITECTURE ?= x86_64
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format clean build_deno_layer build_runtime_layer build_function wheel
+.PHONY: help setup demo test soak check format clean build_deno_layer build_runtime_layer build_function wheel
 
 help:  ## list the targets
 	@awk -F':.*## ' '/^[a-z_]+:.*## / {printf "  %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ demo: setup  ## build examples/hello, start the local Lambda, invoke it by three
 test: setup  ## the gate (format, lint, types) and every test
 	@scripts/check
 	@scripts/test
+
+soak: setup  ## 100,000 invocations on one environment of runtime1, 10,000 of runtime2: minutes
+	@SOAK=large scripts/test -n 0 -q -s tests/layer/test_soak.py
 
 check: setup  ## the gate alone
 	@scripts/check

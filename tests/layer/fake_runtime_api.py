@@ -31,6 +31,7 @@ class Request:
     headers: Mapping[str, str]  # names in lower case
     body: bytes
     connection: int  # the how manieth one
+    at: float = 0.0  # when it was there, on time.time
 
     @property
     def error_type(self) -> str:
@@ -55,6 +56,7 @@ class FakeRuntimeApi:
         self.answers: queue.Queue[Answer] = queue.Queue()
         self.posts: queue.Queue[Request] = queue.Queue()
         self.requests: list[Request] = []  # all, in the order in which they came
+        self.asked = 0  # how often the next event was asked for, for those who clear the list
         self.faults: list[str] = []  # what no client may do
         self.connections = 0
         self._changed = threading.Condition()
@@ -120,7 +122,7 @@ class FakeRuntimeApi:
                 body = b""
                 if not (answer and answer.is_early):
                     body = stream.read(int(headers.get("content-length", "0")))
-                self._record(Request(method, path, headers, body, number))
+                self._record(Request(method, path, headers, body, number, time.time()))
                 if method == "GET" and path == NEXT:
                     answer = self._wait_for_event(connection)
                     if answer is None:
@@ -131,6 +133,7 @@ class FakeRuntimeApi:
     def _record(self, request: Request) -> None:
         with self._changed:
             self.requests.append(request)
+            self.asked += request.path == NEXT
             self._changed.notify_all()
         if request.method == "POST":
             self.posts.put(request)

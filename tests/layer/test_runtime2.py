@@ -13,10 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.layer.conftest import Environment, Start
-from tests.layer.fake_runtime_api import FakeRuntimeApi
-from tests.layer.test_deno_ends import descriptors, holds
+from tests.layer.test_deno_ends import holds
 
-KILOBYTE = 1024
 
 # What an event asks for; "count" tells whether module state is new.
 ACTOR = """
@@ -492,32 +490,3 @@ def test_a_changed_standard_output_is_the_functions_affair(start: Start) -> None
         """
     )
     assert environment.result() == 1
-
-
-# --- for a long time ----------------------------------------------------------------------------
-
-
-def resident(pid: int) -> int:
-    """Kilobytes that a process has in memory."""
-    [line] = [row for row in Path(f"/proc/{pid}/status").read_text().splitlines() if row.startswith("VmRSS")]
-    return int(line.split()[1])
-
-
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize("combination", ["binary-runtime2"])
-def test_ten_thousand_invocations_leave_nothing(start: Start, api: FakeRuntimeApi) -> None:
-    """Processes, descriptors, files and memory are as few after 10,000 invocations as after 100."""
-    environment = start(ACTOR)
-    measured = []
-    for numbers in (range(100), range(100, 10_000)):
-        for number in numbers:
-            environment.invoke("exit" if number % 500 == 7 else "x")
-            api.requests.clear()
-        assert holds(lambda: len(environment.children()) == 1)
-        time.sleep(0.3)
-        [folder] = environment.folders()
-        pid = environment.process.pid
-        measured.append((descriptors(pid), len(list(folder.iterdir())), resident(pid)))
-    (few, folders, memory), (many, more_folders, more_memory) = measured
-    assert (many, more_folders) == (few, folders)
-    assert more_memory < memory + KILOBYTE

@@ -28,8 +28,8 @@ class Unread(Closed):
 class Connection:
     """One socket, and the message that was received on it last.
 
-    ``on_quiet`` is called each time that the socket's own timeout is over while a message is waited
-    for; ``on_informational`` with the body of each 1xx response, which is no message of its own.
+    ``on_quiet`` is called each time that the socket's own timeout is over while a message is sent or
+    waited for; ``on_informational`` with the body of each 1xx response, which is no message of its own.
     """
 
     def __init__(self, sock: "socket | Streams") -> None:
@@ -46,9 +46,22 @@ class Connection:
 
     def send(self, data: bytes) -> None:
         """Send all of it. Raises OSError."""
-        sent = self.sock.send(data)
+        sent = self._send_some(data)
         if sent < len(data):
-            self.sock.sendall(memoryview(data)[sent:])
+            self._send_all(memoryview(data)[sent:])
+
+    def _send_some(self, data: "bytes | memoryview") -> int:
+        while True:
+            try:
+                return self.sock.send(data)
+            except BlockingIOError:
+                if self.on_quiet:
+                    self.on_quiet()
+
+    def _send_all(self, data: memoryview) -> None:
+        """As socket.sendall, which would not say how far it came before a timeout."""
+        while data:
+            data = data[self._send_some(data) :]
 
     def receive(self) -> None:
         """Read one message: all of its head, and what came of its body along with it.
@@ -58,6 +71,7 @@ class Connection:
         if len(self.buffer) > BUFFER:
             self._resize(BUFFER)
         self.end = 0
+        self.head = b""
         while True:
             self.added = b""
             at = self.buffer.find(b"\r\n\r\n", 0, self.end)
@@ -66,15 +80,13 @@ class Connection:
                 self.end += self._read(self.end)
                 at = self.buffer.find(b"\r\n\r\n", searched, self.end)
             self.head = bytes(self.view[: at + 2]).lower()
-            length = self.header(b"content-length")
-            if length:
-                if not length.isdigit() or len(length) > DIGITS:
-                    raise Closed("a Content-Length that is no number")
-                self.total = at + 4 + int(length)
-            elif b"\r\ntransfer-encoding:" in self.head:
+            if b"\r\ntransfer-encoding:" in self.head:
                 self._unchunk(at + 4)
             else:
-                self.total = at + 4
+                length = self.header(b"content-length")
+                if length and not (length.isdigit() and len(length) <= DIGITS):
+                    raise Closed("a Content-Length that is no number")
+                self.total = at + 4 + int(length or 0)
             if not self.head.startswith(b"http/1.1 1"):
                 break
             self._pass_informational(at + 4)
@@ -87,6 +99,7 @@ class Connection:
         rest = self.end - self.total
         self.view[:rest] = self.view[self.total : self.end]
         self.end = rest
+        self.head = b""
 
     def status(self) -> int:
         """The status of a received response. Raises Closed where there is none."""
@@ -119,7 +132,10 @@ class Connection:
         Raises Closed for this side, OSError for the other.
         """
         after = self.head.index(b"\r\n")
-        to.send(start + self.added + bytes(self.view[after : min(self.end, self.total)]))
+        if self.added:  # after whatever the head says of a length
+            at = len(self.head) - 2
+            start, after = start + bytes(self.view[after:at]) + self.added, at
+        to.send(start + bytes(self.view[after : min(self.end, self.total)]))
         if self.unread:
             self._send_rest(to)
 
@@ -138,7 +154,7 @@ class Connection:
         while self.unread:
             got = self._read(0, self.unread)
             self.unread -= got
-            to.sock.sendall(self.view[:got])
+            to._send_all(self.view[:got])
 
     def body(self) -> bytes:
         """The whole body: for short ones. Raises Closed."""

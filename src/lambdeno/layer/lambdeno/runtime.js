@@ -87,7 +87,7 @@ class Wire {
     const headers = headersOf(text.slice(0, end));
     const length = Number(headers.get("content-length") ?? 0);
     if (text.length === have && have === end + 4 + length) { // one read, a byte for each unit
-      return { headers, body: text.slice(end + 4), isText: true };
+      return { headers, body: text.slice(end + 4), isText: !text.includes("\ufffd") };
     }
     const start = endOfHead(input) + 4;
     const total = start + length;
@@ -227,7 +227,7 @@ function headersOf(head) {
   for (let i = 1; i < lines.length; i++) {
     const line = lines[i];
     if (line.startsWith(" ") || line.startsWith("\t")) { // it goes on (RFC 9112 §5.2)
-      headers.set(name, `${headers.get(name)} ${line.trim()}`);
+      headers.set(name, `${headers.get(name)} ${line.trim()}`.trim());
       continue;
     }
     const colon = line.indexOf(":");

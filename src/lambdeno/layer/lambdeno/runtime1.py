@@ -14,9 +14,9 @@ from runtime import BOUND, Runtime
 
 LIVENESS = 0.1  # s: how soon a Deno that dies before it connects is noticed
 # The same, and how often an invocation that takes longer is looked at: struct timeval, 64 bits.
-RECEIVE_TIMEOUT = (0).to_bytes(8, "little") + (100_000).to_bytes(8, "little")
+TIMEOUT = (0).to_bytes(8, "little") + (100_000).to_bytes(8, "little")
 ROOM = 1024 * 1024  # bytes on their way between the two: fewer wake-ups for large bodies
-SOL_SOCKET, SO_SNDBUF, SO_RCVTIMEO = 1, 7, 20
+SOL_SOCKET, SO_SNDBUF, SO_RCVTIMEO, SO_SNDTIMEO = 1, 7, 20, 21
 
 
 class Runtime1(Runtime):
@@ -51,7 +51,8 @@ class Runtime1(Runtime):
                     return False
         sock = socket(AF_UNIX, SOCK_STREAM, 0, descriptor)
         sock.setsockopt(SOL_SOCKET, SO_SNDBUF, ROOM)
-        sock.setsockopt(SOL_SOCKET, SO_RCVTIMEO, RECEIVE_TIMEOUT)
+        for option in (SO_RCVTIMEO, SO_SNDTIMEO):
+            sock.setsockopt(SOL_SOCKET, option, TIMEOUT)
         listener.close()
         posix.unlink(self.deno.socket)
         self.sock, self.bridge = sock, Connection(sock)

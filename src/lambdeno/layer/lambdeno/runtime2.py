@@ -53,7 +53,7 @@ class Runtime2(Runtime):
             self.fail("Runtime.NoWritableFolder", f"Cannot make {self.deno.tmp}: {error.strerror}")
             return False
         try:
-            self.streams.sendall(self.streams.mark)
+            self.streams.send(self.streams.mark)
         except OSError:
             pass  # it is gone: the first look at it will tell
         self._prepare_next()

@@ -34,6 +34,7 @@ class RuntimeApi:
         self.init_start = b"POST %b/init/error%b" % (PREFIX, self.headers)
         self.next_request = b"GET %b/invocation/next%b\r\n\r\n" % (PREFIX, self.headers)
         self.connection = self.connect()
+        self.is_fresh = True  # nothing was asked on it yet
         self.request_id = b""
         self.invocation_id = b""
         self.extension: Connection | None = None  # see extension.py
@@ -56,12 +57,17 @@ class RuntimeApi:
 
         No timeout: the environment is frozen while it waits.
         """
-        connection = self.connection
         if self.note:
             self.note("asks for the next event")
         try:
-            connection.send(self.next_request)
-            connection.receive()
+            try:
+                self._ask_next()
+            except (OSError, Closed):
+                if self.is_fresh or self.connection.head:
+                    raise
+                self._reconnect()  # the server had closed the connection after a post
+                self._ask_next()
+            connection = self.connection
             status = connection.status()
         except (OSError, Closed) as error:
             raise RuntimeApiError(f"Cannot get the next event: {error}") from None
@@ -73,6 +79,11 @@ class RuntimeApi:
         if self.note:
             self.note(f"has event {request_id.decode()} of {connection.total} bytes with its head")
         return connection
+
+    def _ask_next(self) -> None:
+        self.connection.head = b""  # nothing of an answer is there
+        self.connection.send(self.next_request)
+        self.connection.receive()
 
     def answer(self, outcome: bytes, message: Connection) -> None:
         """Post a received message as this invocation's ``response`` or ``error``.
@@ -98,7 +109,7 @@ class RuntimeApi:
             if is_cut:
                 self._reconnect()  # half a post is left in this one
         except Closed as error:
-            self._lost(outcome, message, start, str(error))
+            self._lost(outcome, message, start, error)
 
     def post_error(self, head: bytes, body: bytes) -> None:
         """Post an error of our own for this invocation; ``head`` is header lines, a CRLF before each."""
@@ -128,17 +139,20 @@ class RuntimeApi:
             start += b"\r\nLambda-Runtime-Invocation-Id: " + self.invocation_id
         return start
 
-    def _post(self, outcome: bytes, head: bytes, body: bytes) -> None:
+    def _post(self, outcome: bytes, head: bytes, body: bytes, *, is_last: bool = False) -> None:
         self._open()
         try:
             self.connection.send(b"%b\r\nContent-Length: %d\r\n\r\n%b" % (head, len(body), body))
             self._acknowledge(outcome)
         except (OSError, Closed) as error:
-            raise RuntimeApiError(f"Cannot post to the Runtime API: {error}") from None
+            if is_last:
+                raise RuntimeApiError(f"Cannot post to the Runtime API: {error}") from None
+            self._lose(outcome, error)
+            self._post(outcome, head, body, is_last=True)
 
     def _open(self) -> None:
         """Have a connection that the server does not close."""
-        if self.connection.header(b"connection").lower() == b"close":
+        if b"close" in self.connection.header(b"connection").lower():
             self._reconnect()
 
     def _acknowledge(self, outcome: bytes) -> None:
@@ -146,24 +160,37 @@ class RuntimeApi:
 
         Raises Closed where there is none.
         """
-        self.connection.receive()
-        status = self.connection.status()
+        connection = self.connection
+        self.is_fresh = False
+        is_cut = False
+        said = b""
+        try:
+            connection.receive()
+            if connection.status() == 202:
+                connection.drain()
+            else:
+                said = connection.body()
+        except Closed:
+            if not connection.head:
+                raise
+            is_cut = True  # in its body: the status is there
+        status = connection.status()
         if self.note:
             self.note(f"has posted {outcome.decode()}: {status}")
-        if status != 202:
-            self._refused(outcome, status)
-        self.connection.drain()
-        if MAY_CLOSE in self.connection.head:
+        if is_cut:
+            self._reconnect()
+        elif MAY_CLOSE in connection.head:
             self._open()
+        if status != 202:
+            self._refused(outcome, status, said.decode("utf-8", "replace").strip())
 
-    def _lost(self, outcome: bytes, message: Connection, start: bytes, why: str) -> None:
+    def _lost(self, outcome: bytes, message: Connection, start: bytes, why: Exception) -> None:
         """The connection ended without a word about a post: post it once more, or that it is lost.
 
         The Runtime API takes one answer for each request id and refuses another with 400 or 403, so that
         this cannot answer twice.
         """
-        self._log(f"lambdeno: no answer of the Runtime API to the {outcome.decode()}: {why}")
-        self._reconnect()
+        self._lose(outcome, why)
         if message.is_whole:
             try:
                 message.forward_body(self.connection, start)
@@ -174,10 +201,14 @@ class RuntimeApi:
             from fault import Fault
 
             what = "The result was cut off on its way to Lambda"
-            Fault("Runtime.ResponseLost", what, self.request_id).report(self)
+            fault = Fault("Runtime.ResponseLost", what, self.request_id)
+            self._post(b"error", self._start(b"error", fault.head()), fault.body(), is_last=True)
 
-    def _refused(self, outcome: bytes, status: int) -> None:
-        body = self.connection.body().decode("utf-8", "replace").strip()
+    def _lose(self, outcome: bytes, why: Exception) -> None:
+        self._log(f"lambdeno: no answer of the Runtime API to the {outcome.decode()}: {why}")
+        self._reconnect()
+
+    def _refused(self, outcome: bytes, status: int, body: str) -> None:
         if status >= 500:
             raise RuntimeApiError(f"The Runtime API answered {status} to {outcome.decode()}: {body}")
         self._log(f"lambdeno: the Runtime API refused the {outcome.decode()} with {status}: {body}")
@@ -190,6 +221,7 @@ class RuntimeApi:
     def _reconnect(self) -> None:
         self.connection.sock.close()
         self.connection = self.connect()
+        self.is_fresh = True
 
 
 def error_head(message: Connection) -> bytes:

@@ -33,6 +33,7 @@ class Streams:
         self.said = bytearray()  # by the bridge
         self.tail = b""  # the end of what was logged last
         self.is_over = False
+        self.looked = monotonic()
         self.end = 0.0  # when a process that has ended has nothing more to say
         posix.set_blocking(deno.input, False)
         posix.set_blocking(deno.output, False)
@@ -41,33 +42,32 @@ class Streams:
         self.both.register(deno.output, POLLIN)
         self.both.register(deno.input, POLLOUT)
 
-    def send(self, data: bytes) -> int:
-        """Like a socket's, but all of it. Raises OSError."""
-        self.sendall(data)
-        return len(data)
+    def send(self, data: "bytes | memoryview") -> int:
+        """Like a socket's; output is read meanwhile, for a Deno that is stuck in it reads nothing.
 
-    def sendall(self, data: "bytes | memoryview") -> None:
-        """Like a socket's; output is read meanwhile, for a Deno that is stuck in it reads nothing."""
-        rest = memoryview(data)
-        while rest:
+        Raises OSError: BlockingIOError now and then, as a socket with a timeout does.
+        """
+        while True:
             try:
-                rest = rest[posix.write(self.deno.input, rest) :]
+                return posix.write(self.deno.input, data)
             except BlockingIOError:
                 self.both.poll(LIVENESS)
                 if self.is_over or self.deno.has_ended() is not None:
                     raise BrokenPipeError from None
                 self._read()
+            self._look()
 
     def recv_into(self, view: memoryview) -> int:
         """Like a socket's: what the bridge said, 0 when there will be no more.
 
-        Raises BlockingIOError where nothing came for a while, as a socket with a timeout does.
+        Raises BlockingIOError now and then, as a socket with a timeout does.
         """
         while not self.said:
             if self.is_over:
                 return 0
-            if self._wait() and not self.is_over:
-                raise BlockingIOError
+            self._wait()
+            if not self.said and not self.is_over:
+                self._look()
         size = min(len(view), len(self.said))
         view[:size] = self.said[:size]
         del self.said[:size]
@@ -99,18 +99,21 @@ class Streams:
             self._wait()
         return bool(self.said) or self.is_over
 
-    def _wait(self) -> bool:
-        """Take what comes in the next moment; of a process that has ended, what it left.
+    def _look(self) -> None:
+        """Let who waits here look around, however much the function prints. Raises BlockingIOError."""
+        now = monotonic()
+        if now > self.looked + LIVENESS / 1000:
+            self.looked = now
+            raise BlockingIOError
 
-        Whether that is nothing.
-        """
+    def _wait(self) -> None:
+        """Take what comes in the next moment; of a process that has ended, what it left."""
         is_quiet = not self.reading.poll(LIVENESS)
         if self.deno.has_ended() is not None:
             self.end = self.end or monotonic() + GRACE
             if is_quiet or monotonic() > self.end:  # somebody else holds its streams
                 self.is_over = True
         self._read()
-        return is_quiet
 
     def _read(self) -> None:
         """Take what is there."""
