@@ -43,6 +43,8 @@ def main(layer: str) -> int:
         if not runtime.is_ready():
             runtime.report_init(api)
             return 1
+        if settings.telemetry is not None:
+            api.watch(runtime.pass_late_logs)
         if runtime.wants_shutdown():
             from extension import register
 

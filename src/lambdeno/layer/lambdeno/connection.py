@@ -12,6 +12,9 @@ if False:  # for the type checker; importing typing would cost a millisecond
 
 BUFFER = 256 * 1024  # bytes: more than a Unix socket holds at once, little enough for 128 MB
 LARGEST = 8 * 1024 * 1024  # bytes: over any head (1 MB) or event (6 MB) that Lambda lets through
+# How often a socket with a timeout lets its reader look around: struct timeval of 64 bits, 0.1 s.
+TIMEOUT = (0).to_bytes(8, "little") + (100_000).to_bytes(8, "little")
+SOL_SOCKET, SO_RCVTIMEO = 1, 20
 DIGITS = 10  # of a length
 BLANKS = b" \t"
 HEXADECIMAL = b"0123456789abcdefABCDEF"
@@ -63,14 +66,24 @@ class Connection:
         while data:
             data = data[self._send_some(data) :]
 
+    def forget(self) -> None:
+        """Drop what came behind the last message: a request is about to be sent, whose answer is to come."""
+        self.end = self.total = 0
+        self.head = b""
+
     def receive(self) -> None:
         """Read one message: all of its head, and what came of its body along with it.
 
         Raises Closed.
         """
-        if len(self.buffer) > BUFFER:
-            self._resize(BUFFER)
-        self.end = 0
+        rest = self.end - self.total
+        if rest > 0:  # this message has begun in the same read
+            self.view[:rest] = self.view[self.total : self.end]
+            self.end = rest
+        else:
+            self.end = 0
+            if len(self.buffer) > BUFFER:
+                self._resize(BUFFER)
         self.head = b""
         while True:
             self.added = b""
@@ -98,7 +111,7 @@ class Connection:
         self.on_informational(self.view[at : self.total])
         rest = self.end - self.total
         self.view[:rest] = self.view[self.total : self.end]
-        self.end = rest
+        self.end, self.total = rest, 0
         self.head = b""
 
     def status(self) -> int:

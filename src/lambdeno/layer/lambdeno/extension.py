@@ -41,6 +41,7 @@ def register(api: RuntimeApi, shut_down: "Callable[[], None]") -> None:
         from logs import write
 
         write("WARN", f"lambdeno: the function will not be told of the environment's end: {error}")
+        api.reconnect()
         return
 
     try:
@@ -56,5 +57,11 @@ def register(api: RuntimeApi, shut_down: "Callable[[], None]") -> None:
         posix._exit(0)
 
     signal(SIGTERM, on_sigterm)
+    if not api.on_quiet:
+        api.watch(nothing)
     if api.note:
         api.note("has registered for SIGTERM")
+
+
+def nothing() -> None:
+    """Signals have been handled by then."""

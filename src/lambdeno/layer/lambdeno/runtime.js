@@ -17,6 +17,7 @@ const { Console, inspectArgs } = internals();
 const ERROR_TYPE = "application/vnd.aws.lambda.error+json";
 const SMALL = 64 * 1024; // bytes: messages up to here need no buffer of their own
 const ATOMIC = 16 * 1024; // bytes that a Unix socket takes as a whole or not at all
+const MOST_LOGS = 100; // events of one turn
 const PIPE_BUF = 4096; // bytes that the kernel writes to a pipe in one piece
 const MARK = 32; // bytes
 const DIGITS = 8; // of a result's Content-Length: Lambda takes 6291556 bytes
@@ -46,11 +47,11 @@ function internals() {
 /** @typedef {{ headers: Map<string, string>, body: string, isText: boolean }} Request */
 
 /**
- * What the bridge needs of a connection; ``isAtomic`` where it takes ATOMIC bytes whole.
+ * What the bridge needs of a connection; ``writeSync`` where it has that, else ``write``.
  * @typedef {{
  *   read: (into: Uint8Array) => Promise<number | null>,
  *   write: (bytes: Uint8Array) => Promise<number>,
- *   isAtomic: boolean,
+ *   writeSync?: (bytes: Uint8Array) => number,
  * }} Connection
  */
 
@@ -60,6 +61,8 @@ class Wire {
   #output = new Uint8Array(RESULT_HEAD.length + SMALL);
   /** @type {Promise<void> | null} what is being written piece by piece */
   #writing = null;
+  #logs = 0; // log events that may not yet be in the kernel
+  #logBytes = 0;
 
   /** @param {Connection} connection */
   constructor(connection) {
@@ -136,6 +139,25 @@ class Wire {
   }
 
   /**
+   * Sends a whole log event, unless it might not be in the kernel when this returns: what is logged
+   * right before this process ends must not be lost. Deno starts 128 operations a turn at once.
+   * @param {Uint8Array} event
+   */
+  sendLog(event) {
+    if (!this.#connection.writeSync) {
+      if (this.#writing || event.length > ATOMIC / 2) return false;
+      if (this.#logs === MOST_LOGS || this.#logBytes + event.length > SMALL) return false;
+    }
+    this.#logs++;
+    this.#logBytes += event.length;
+    this.send("103 Log", "", event).then(() => {
+      this.#logs--;
+      this.#logBytes -= event.length;
+    });
+    return true;
+  }
+
+  /**
    * Writes all of it. Not awaited by those who send results: the next read can be asked for in the
    * same turn of the event loop (150 µs an invocation instead of 168), and what is there to write
    * next is only known when the bootstrap has read all of this. What is small is in the kernel
@@ -144,10 +166,17 @@ class Wire {
    * @param {Uint8Array[]} parts
    */
   #write(...parts) {
+    const { writeSync } = this.#connection;
+    if (writeSync) {
+      for (let rest of parts) {
+        while (rest.length) rest = rest.subarray(writeSync(rest));
+      }
+      return Promise.resolve();
+    }
     if (this.#writing) {
       parts = parts.map((part) => part.slice()); // the output buffer will have been used again
       this.#writing = this.#writing.then(() => this.#writeAll(parts));
-    } else if (parts.length === 1 && parts[0].length <= ATOMIC && this.#connection.isAtomic) {
+    } else if (parts.length === 1 && parts[0].length <= ATOMIC) {
       return this.#connection.write(parts[0]).then(() => {}, () => {});
     } else {
       this.#writing = this.#writeAll(parts);
@@ -180,9 +209,9 @@ function standardStreams() {
   const read = stdin.read.bind(stdin); // as it is before the function could change it
   for (let have = 0; have < MARK;) have += stdin.readSync(frame.subarray(have, MARK)) ?? exit(0);
   return {
-    isAtomic: false, // pieces of PIPE_BUF
     read,
-    write: (bytes) => {
+    write: () => Promise.resolve(0), // never asked
+    writeSync: (bytes) => {
       const size = Math.min(bytes.length, PIPE_BUF - head - 1);
       encoder.encodeInto(size.toString(16).padStart(4, "0"), frame.subarray(MARK));
       frame.set(size < bytes.length ? bytes.subarray(0, size) : bytes, head);
@@ -192,7 +221,7 @@ function standardStreams() {
       } catch {
         exit(1); // the function has closed its standard output: there is no way to answer
       }
-      return Promise.resolve(size);
+      return size;
     },
   };
 }
@@ -201,7 +230,6 @@ function standardStreams() {
 async function socketAt(path) {
   const connection = await Deno.connect({ transport: "unix", path });
   return {
-    isAtomic: true,
     read: connection.read.bind(connection),
     write: connection.write.bind(connection),
   };
@@ -216,7 +244,9 @@ let bridge = null;
  * @param {Connection} connection
  */
 function connected(connection) {
-  return bridge = new Wire(connection);
+  bridge = new Wire(connection);
+  bridge.send("102 Here", "", ""); // from now on, the bootstrap hears of Deno.exit
+  return bridge;
 }
 
 /** @param {string} head without its empty line */
@@ -288,7 +318,10 @@ function logRecord(level, fields) {
   const { id: requestId, tenantId } = request;
   writeLog(
     level,
-    stringify({ timestamp: now(), level: LEVELS[level], requestId, tenantId, ...fields }),
+    stringify(
+      { timestamp: now(), level: LEVELS[level], requestId, tenantId, ...fields },
+      (_key, value) => isError(value) ? detailed(value, "stackTrace") : value,
+    ),
   );
 }
 
@@ -298,7 +331,7 @@ function now() {
 
 /** @param {number} level @param {string} text */
 function writeLog(level, text) {
-  if (isFramed) return void bridge?.send("103 Log", "", logEvent(level, encoder.encode(text)));
+  if (isFramed && bridge?.sendLog(logEvent(level, encoder.encode(text)))) return;
   // One event is one line: Lambda's console shows a carriage return as a new one.
   let rest = encoder.encode(text.replaceAll("\n", "\r") + "\n");
   try {
@@ -331,7 +364,8 @@ function logValues(level, values) {
     const { errorType, errorMessage, stackTrace } = error ? detailed(error, "stackTrace") : {};
     return logRecord(level, { message: inspectArgs(values), errorType, errorMessage, stackTrace });
   }
-  const message = error ? detailed(error, "stackTrace") : first;
+  const hasForm = !["undefined", "symbol", "function"].includes(typeof first); // in JSON
+  const message = hasForm ? first : inspectArgs(values);
   try {
     logRecord(level, { message });
   } catch { // a cycle, a BigInt
@@ -375,7 +409,7 @@ function patchConsole() {
 // --- Errors as Lambda shows them ---------------------------------------------------------------
 
 const DEEPEST = 8; // causes of causes
-const MOST = 16; // errors of an AggregateError
+const MOST = 64; // errors in one: causes, and what an AggregateError collects
 const X_RAY = { message: 512, frames: 20, header: 64 * 1024 }; // characters, lines of a stack, bytes
 const BRIDGE = import.meta.url;
 
@@ -407,9 +441,10 @@ function stackOf(error) {
 
 /**
  * Anything thrown, in the shape of Lambda's Node runtime; causes and collected errors have the same.
- * @param {unknown} thrown @param {number} [depth] @returns {Described}
+ * @param {unknown} thrown @param {Bounds} [bounds] @returns {Described}
  */
-function described(thrown, depth = 0) {
+function described(thrown, bounds = { depth: 0, left: MOST }) {
+  bounds.left--;
   if (!isError(thrown)) {
     return { errorType: typeof thrown, errorMessage: String(thrown), trace: [] };
   }
@@ -418,42 +453,53 @@ function described(thrown, depth = 0) {
     errorType: String(thrown.name),
     errorMessage,
     trace: stackOf(thrown),
-    ...related(thrown, depth),
+    ...related(thrown, described, bounds),
   };
 }
 
-/** @param {ErrorLike} error @param {number} depth */
-function related(error, depth) {
-  /** @type {{ cause?: object, errors?: object[] }} */
+/** @typedef {{ depth: number, left: number }} Bounds left: how many errors may still be shown */
+
+/**
+ * An error's cause, and the errors that it has collected, as far as the bounds go: they may be cycles.
+ * @template T
+ * @param {ErrorLike} error @param {(value: unknown, bounds: Bounds) => T} show @param {Bounds} bounds
+ */
+function related(error, show, bounds) {
+  /** @type {{ cause?: T, errors?: T[] }} */
   const found = {};
-  if (depth === DEEPEST) return found;
-  if (error.cause !== undefined) found.cause = described(error.cause, depth + 1);
+  if (bounds.depth === DEEPEST || bounds.left <= 0) return found;
+  bounds.depth++;
+  if (error.cause !== undefined) found.cause = show(error.cause, bounds);
   if (Array.isArray(error.errors)) {
-    found.errors = error.errors.slice(0, MOST).map((one) => described(one, depth + 1));
+    found.errors = [];
+    for (const one of error.errors) {
+      if (bounds.left <= 0) break;
+      found.errors.push(show(one, bounds));
+    }
   }
+  bounds.depth--;
   return found;
 }
 
 /**
  * An error for the log: its own properties too. @param {ErrorLike} error @param {string} stackKey
- * @param {number} [depth] @returns {Record<string, unknown>}
+ * @param {Bounds} [bounds] @returns {Record<string, unknown>}
  */
-function detailed(error, stackKey, depth = 0) {
+function detailed(error, stackKey, bounds = { depth: 0, left: MOST }) {
+  bounds.left--;
   /** @type {Record<string, unknown>} */
   const found = {};
   try {
     found.errorType = typeOf(error);
     found.errorMessage = String(error.message);
+    /** @type {(value: unknown) => unknown} */
+    const show = (value) => isError(value) ? detailed(value, stackKey, bounds) : plain(value);
     for (const [key, value] of Object.entries(error)) {
-      if (!["cause", "errors", "name", "message", "stack"].includes(key)) found[key] = plain(value);
+      if (["cause", "errors", "name", "message", "stack"].includes(key)) continue;
+      found[key] = bounds.left > 0 ? show(value) : plain(value);
     }
     found[stackKey] = stackOf(error);
-    /** @type {(value: unknown) => unknown} */
-    const inner = (value) => isError(value) ? detailed(value, stackKey, depth + 1) : plain(value);
-    if (depth < DEEPEST && error.cause !== undefined) found.cause = inner(error.cause);
-    if (depth < DEEPEST && Array.isArray(error.errors)) {
-      found.errors = error.errors.slice(0, MOST).map(inner);
-    }
+    Object.assign(found, related(error, show, bounds));
   } catch { // a getter throws
     found.errorMessage ??= "the thrown value cannot be read";
   }
@@ -665,13 +711,16 @@ class Context {
 
   /** Aborts shortly before the deadline, in time to answer; LAMBDENO_SIGNAL_MARGIN sets how long. */
   get signal() {
-    const left = this.#deadline - Date.now() - SIGNAL_MARGIN;
-    return this.#signal ??= left > 0 ? AbortSignal.timeout(left) : AbortSignal.abort(late());
+    return this.#signal ??= signalAt(this.#deadline - SIGNAL_MARGIN);
   }
 }
 
-function late() {
-  return new DOMException("The invocation's time is over", "TimeoutError");
+/** @param {number} time NaN where there is none */
+function signalAt(time) {
+  if (Number.isNaN(time)) return new AbortController().signal;
+  const left = time - Date.now();
+  if (left > 0) return AbortSignal.timeout(left);
+  return AbortSignal.abort(new DOMException("The invocation's time is over", "TimeoutError"));
 }
 
 /** @param {string | undefined} text @param {string} what */
@@ -704,7 +753,8 @@ function eventOf({ body, isText }) {
   try {
     return parse(body);
   } catch (error) {
-    throw new RuntimeError("Runtime.UnmarshalError", `The event is not JSON: ${error}`);
+    const place = / at position \d+/.exec(String(error)) ?? ""; // the rest quotes the event
+    throw new RuntimeError("Runtime.UnmarshalError", `The event is not JSON${place}`);
   }
 }
 

@@ -25,7 +25,12 @@ SAMPLES = 3  # looks at a process that may be blocked
 REST, LONGEST_REST = 0.1, 2.0  # s between two processes that died in a row; doubled each time
 DIGITS = 20  # of a time in milliseconds: fewer than that
 SIGTERM, SIGKILL = 15, 9
+HERE = 1  # notices of a process that has run runtime.js and has not called Deno.exit
 LAST = 501  # status of an answer after which the bridge's process ends
+
+
+class Late(Exception):
+    """There is no more time to wait for a process."""
 
 
 class Runtime:
@@ -48,7 +53,7 @@ class Runtime:
         self.deaths = 0  # in a row
         self.rests_until = 0.0  # on time.monotonic
         self.is_blocked = self.has_warned = False  # in this invocation
-        self.has_called_exit = False  # this process
+        self.notices = 0  # of this process: that it is here, that Deno.exit was called
         self.note = deno.settings.note
         self.oom_kills = oom_kills()
 
@@ -135,8 +140,21 @@ class Runtime:
 
     def await_load(self) -> None:
         """Give the process some time to load the function: a slow one goes on when its event is there."""
-        if self.has_said(self.patience()) and not self.loaded() and self.is_started:
-            self.let_go()  # the next event has another process try, and hears why
+        bridge = self.bridge
+        until = monotonic() + self.patience()
+
+        def expire() -> None:
+            if monotonic() > until and bridge.end == 0:
+                raise Late
+
+        bridge.on_quiet = expire
+        try:
+            if not self.loaded() and self.is_started:
+                self.let_go()  # the next event has another process try, and hears why
+        except Late:
+            pass
+        finally:
+            bridge.on_quiet = self.look
 
     def patience(self) -> float:
         """S that there are to wait for a process before the next event must be asked for."""
@@ -162,13 +180,8 @@ class Runtime:
         """Have a bridge to talk to; False with a fault where Deno ended before, or patience did."""
         raise NotImplementedError
 
-    def has_run(self) -> bool:
-        """Whether a process that is over has run runtime.js at all."""
-        raise NotImplementedError
-
-    def has_said(self, bound: float) -> bool:
-        """Whether the bridge says something, or never will again, within ``bound`` s."""
-        raise NotImplementedError
+    def pass_late_logs(self) -> None:
+        """Pass on what was logged after the answer, where a process lives on after it."""
 
     def last_words(self) -> None:
         """Pass on what a process has still to say until it is over, for BOUND at most."""
@@ -191,7 +204,8 @@ class Runtime:
     def start(self) -> bool:
         """Start another process; False with a fault where it cannot be had."""
         self.fault = None
-        self.is_started = self.is_connected = self.is_loaded = self.has_called_exit = False
+        self.is_started = self.is_connected = self.is_loaded = False
+        self.notices = 0
         try:
             self.deno.start()
         except DenoError as error:
@@ -214,11 +228,10 @@ class Runtime:
 
         self.last_words()
         status = self.deno.end()
-        has_run = self.has_run()
         self.died()
         before, self.oom_kills = self.oom_kills, oom_kills()
         error_type, how = ending(status, self.deno.settings.memory, self.oom_kills > before)
-        if is_loading and how == "exit status 1" and not self.has_called_exit and has_run:
+        if is_loading and how == "exit status 1" and self.notices == HERE:
             # Deno ends itself so for no other reason, and runtime.js cannot prevent it.
             error_type = "Runtime.ModuleNeverSettled"
             how += ": the function's top-level await waits for what can never come"
@@ -262,9 +275,9 @@ class Runtime:
         write("WARN", text, self.request_id)
 
     def take(self, said: memoryview) -> None:
-        """What the bridge says besides answers: a whole log event, or (empty) that Deno.exit was called."""
+        """What the bridge says besides answers: a whole log event, or (empty) a notice."""
         if not said:
-            self.has_called_exit = True
+            self.notices += 1
         elif self.deno.settings.telemetry is not None:
             from logs import put
 

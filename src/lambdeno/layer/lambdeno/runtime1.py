@@ -8,15 +8,13 @@ import posix
 from _socket import AF_UNIX, SOCK_STREAM, socket
 from time import monotonic
 
-from connection import Closed, Connection
+from connection import SO_RCVTIMEO, SOL_SOCKET, TIMEOUT, Closed, Connection
 from deno import Deno, sweep
 from runtime import BOUND, Runtime
 
 LIVENESS = 0.1  # s: how soon a Deno that dies before it connects is noticed
-# The same, and how often an invocation that takes longer is looked at: struct timeval, 64 bits.
-TIMEOUT = (0).to_bytes(8, "little") + (100_000).to_bytes(8, "little")
 ROOM = 1024 * 1024  # bytes on their way between the two: fewer wake-ups for large bodies
-SOL_SOCKET, SO_SNDBUF, SO_RCVTIMEO, SO_SNDTIMEO = 1, 7, 20, 21
+SO_SNDBUF, SO_SNDTIMEO = 7, 21
 
 
 class Runtime1(Runtime):
@@ -30,8 +28,13 @@ class Runtime1(Runtime):
         """See Runtime."""
         if not self.is_started:
             super().follow()
-        elif self.telemetry is not None and self.is_loaded:
-            self._pass_logs(0)  # what was logged after the answer, before the environment may freeze
+        elif self.telemetry is not None:
+            self.pass_late_logs()  # before the environment may freeze
+
+    def pass_late_logs(self) -> None:
+        """Pass on what was logged after the answer."""
+        if self.is_loaded:
+            self._pass_logs(0)
 
     def connect(self, patience: float | None = None) -> bool:
         """See Runtime."""
@@ -61,18 +64,6 @@ class Runtime1(Runtime):
         self.is_connected = True
         sweep(self.deno.folder)  # while the function loads
         return True
-
-    def has_run(self) -> bool:
-        """See Runtime."""
-        return self.is_connected
-
-    def has_said(self, bound: float) -> bool:
-        """See Runtime."""
-        from select import POLLIN, poll
-
-        reading = poll()
-        reading.register(self.sock.fileno(), POLLIN)
-        return bool(reading.poll(max(0, int(bound * 1000))))
 
     def last_words(self) -> None:
         """See Runtime; of one that was never connected to, there are none."""

@@ -12,8 +12,8 @@ Standard input brings the event, standard output the result.
 import posix
 
 from connection import Closed, Connection
-from deno import Deno, sweep
-from runtime import BOUND, Runtime
+from deno import Deno, remove, sweep
+from runtime import BOUND, SIGTERM, Runtime
 from streams import Streams
 
 if False:  # for the type checker; importing typing would cost a millisecond
@@ -40,6 +40,7 @@ class Runtime2(Runtime):
         self.streams = Streams(self.deno)
         if hasattr(self, "bridge"):
             self.bridge.sock = self.streams  # its buffer serves all of them
+            self.bridge.forget()
         else:
             self.bridge = Connection(self.streams)
             self.bridge.on_quiet = self.look
@@ -66,18 +67,18 @@ class Runtime2(Runtime):
             self.ended("while it waited for an event")  # which it never got: another one can take it
         return super().answer(event, api)
 
-    def has_run(self) -> bool:
-        """See Runtime; nothing else tells it from flags that Deno refuses."""
-        return b"Top-level await" in self.streams.tail
-
-    def has_said(self, bound: float) -> bool:
-        """See Runtime."""
-        return self.streams.has_said(bound)
-
     def last_words(self) -> None:
         """See Runtime."""
         if self.is_connected:
             self._finish(self.streams)
+
+    def shut_down(self) -> None:
+        """See Runtime."""
+        if self.is_connected and self.deno.has_ended() is None:
+            posix.kill(self.deno.pid, SIGTERM)
+            self.streams.finish(BOUND, is_told=True)
+        super().shut_down()
+        remove(self.deno.home)
 
     def start_again(self) -> bool:
         """See Runtime: the next process has a folder of its own."""

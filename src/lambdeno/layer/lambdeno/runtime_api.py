@@ -5,7 +5,7 @@ https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html
 
 from _socket import AF_INET, AF_INET6, IPPROTO_TCP, SOCK_STREAM, TCP_NODELAY, socket
 
-from connection import Closed, Connection
+from connection import SO_RCVTIMEO, SOL_SOCKET, TIMEOUT, Closed, Connection
 
 if False:  # for the type checker; importing typing would cost a millisecond
     from collections.abc import Callable
@@ -28,6 +28,7 @@ class RuntimeApi:
 
     def __init__(self, address: str, note: "Callable[[str], None] | None" = None) -> None:
         self.note = note  # takes what is done here, for LAMBDENO_DEBUG
+        self.on_quiet: Callable[[], None] | None = None  # see watch
         host, _, port = address.rpartition(":")
         self.address = (host.strip("[]"), int(port))
         self.headers = b" HTTP/1.1\r\nHost: %b\r\nUser-Agent: lambdeno" % address.encode()
@@ -50,7 +51,22 @@ class RuntimeApi:
             raise RuntimeApiError(
                 f"Cannot reach the Runtime API at {self.address[0]}:{self.address[1]}: {error}"
             ) from None
-        return Connection(sock)
+        connection = Connection(sock)
+        if self.on_quiet:
+            self._watch(connection)
+        return connection
+
+    def watch(self, on_quiet: "Callable[[], None]") -> None:
+        """Have something called every 0.1 s while the next event is waited for.
+
+        Signals are handled then as well: one that comes right before the wait does not end it.
+        """
+        self.on_quiet = on_quiet
+        self._watch(self.connection)
+
+    def _watch(self, connection: Connection) -> None:
+        connection.sock.setsockopt(SOL_SOCKET, SO_RCVTIMEO, TIMEOUT)  # type: ignore[union-attr]
+        connection.on_quiet = self.on_quiet
 
     def next(self) -> Connection:
         """Wait for the next event: the message on the connection is the event, headers and body.
@@ -65,7 +81,7 @@ class RuntimeApi:
             except (OSError, Closed):
                 if self.is_fresh or self.connection.head:
                     raise
-                self._reconnect()  # the server had closed the connection after a post
+                self.reconnect()  # the server had closed the connection after a post
                 self._ask_next()
             connection = self.connection
             status = connection.status()
@@ -81,7 +97,7 @@ class RuntimeApi:
         return connection
 
     def _ask_next(self) -> None:
-        self.connection.head = b""  # nothing of an answer is there
+        self.connection.forget()
         self.connection.send(self.next_request)
         self.connection.receive()
 
@@ -97,7 +113,7 @@ class RuntimeApi:
         try:
             message.forward_body(self.connection, start)
         except Closed:
-            self._reconnect()
+            self.reconnect()
             raise
         except OSError:  # refused before it was read whole: over 6 MB, most likely
             is_cut = True
@@ -107,7 +123,7 @@ class RuntimeApi:
         try:
             self._acknowledge(outcome)
             if is_cut:
-                self._reconnect()  # half a post is left in this one
+                self.reconnect()  # half a post is left in this one
         except Closed as error:
             self._lost(outcome, message, start, error)
 
@@ -153,7 +169,7 @@ class RuntimeApi:
     def _open(self) -> None:
         """Have a connection that the server does not close."""
         if b"close" in self.connection.header(b"connection").lower():
-            self._reconnect()
+            self.reconnect()
 
     def _acknowledge(self, outcome: bytes) -> None:
         """Read the answer to a post: 202 is yes, 4xx are logged, 500 ends the environment.
@@ -164,6 +180,7 @@ class RuntimeApi:
         self.is_fresh = False
         is_cut = False
         said = b""
+        connection.forget()
         try:
             connection.receive()
             if connection.status() == 202:
@@ -178,7 +195,7 @@ class RuntimeApi:
         if self.note:
             self.note(f"has posted {outcome.decode()}: {status}")
         if is_cut:
-            self._reconnect()
+            self.reconnect()
         elif MAY_CLOSE in connection.head:
             self._open()
         if status != 202:
@@ -206,7 +223,7 @@ class RuntimeApi:
 
     def _lose(self, outcome: bytes, why: Exception) -> None:
         self._log(f"lambdeno: no answer of the Runtime API to the {outcome.decode()}: {why}")
-        self._reconnect()
+        self.reconnect()
 
     def _refused(self, outcome: bytes, status: int, body: str) -> None:
         if status >= 500:
@@ -218,7 +235,8 @@ class RuntimeApi:
 
         write("WARN", text, self.request_id)
 
-    def _reconnect(self) -> None:
+    def reconnect(self) -> None:
+        """Leave a connection of which nothing good is to be expected. Raises RuntimeApiError."""
         self.connection.sock.close()
         self.connection = self.connect()
         self.is_fresh = True

@@ -40,6 +40,7 @@ class Settings:
 
         self.environ = environ
         self.layer = layer
+        self.telemetry = self._telemetry(get("_LAMBDA_TELEMETRY_LOG_FD"))  # before a word is logged
         self.runtime_api = get("AWS_LAMBDA_RUNTIME_API")
         self.task_root = get("LAMBDA_TASK_ROOT", "/var/task")
         self.tmp = get("TMPDIR", "/tmp")
@@ -69,7 +70,6 @@ class Settings:
             raise SettingsError(f'LAMBDENO_SIGNAL_MARGIN is "{margin}"; it must be a number of milliseconds')
         self.is_debug = choose("LAMBDENO_DEBUG", ("", "1", "0")) == "1"
         self.note: Callable[[str], None] | None = None  # takes what is done, for LAMBDENO_DEBUG
-        self.telemetry = self._telemetry(get("_LAMBDA_TELEMETRY_LOG_FD"))
         self.memory = memory
         self.permissions = self._permissions(get("LAMBDENO_PERMISSIONS"))
 

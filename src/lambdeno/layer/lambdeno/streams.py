@@ -15,7 +15,6 @@ from deno import Deno
 LIVENESS = 100  # ms: how soon a Deno that died is noticed while something else holds its streams
 GRACE = 0.2  # s: time to read what a process that has ended has left in its pipe
 CHUNK = 64 * 1024  # bytes: what a pipe holds
-TAIL = 512  # bytes
 MARK = 32
 SIZE = 4
 
@@ -31,7 +30,6 @@ class Streams:
         self.raw = b""  # read, and perhaps the start of a frame
         self.left = 0  # bytes of a frame that are still to come
         self.said = bytearray()  # by the bridge
-        self.tail = b""  # the end of what was logged last
         self.is_over = False
         self.looked = monotonic()
         self.end = 0.0  # when a process that has ended has nothing more to say
@@ -83,21 +81,17 @@ class Streams:
             posix.close(self.deno.input)
             self.deno.input = -1
 
-    def finish(self, bound: float) -> None:
+    def finish(self, bound: float, *, is_told: bool = False) -> None:
         """Pass its last words on until it is over, for ``bound`` s at most."""
-        self.tell_to_finish()
+        if not is_told:
+            self.tell_to_finish()
+        self.reading = poll()  # a signal may have come while the other one waits
+        self.reading.register(self.deno.output, POLLIN)
         until = monotonic() + bound
         while not self.is_over and monotonic() < until:
             self._wait()
-        self._log(self.raw)
+        log(self.raw)
         self.raw = b""
-
-    def has_said(self, bound: float) -> bool:
-        """Whether the bridge says something, or never will again, within ``bound`` s."""
-        until = monotonic() + bound
-        while not self.said and not self.is_over and monotonic() < until:
-            self._wait()
-        return bool(self.said) or self.is_over
 
     def _look(self) -> None:
         """Let who waits here look around, however much the function prints. Raises BlockingIOError."""
@@ -142,14 +136,14 @@ class Streams:
             found = data.find(self.mark, at)
             if found < 0:
                 break
-            self._log(data[at:found])
+            log(data[at:found])
             at = found
             if len(data) < at + MARK + SIZE:
                 self.raw = data[at:]
                 return
             size = data[at + MARK : at + MARK + SIZE]
             if size.strip(b"0123456789abcdef"):  # no size: the function has got hold of the mark
-                self._log(data[at : at + MARK])
+                log(data[at : at + MARK])
                 at += MARK
                 continue
             self.left = int(size, 16) + 1
@@ -157,12 +151,11 @@ class Streams:
         cut = data.rfind(self.mark[:1], max(at, len(data) - MARK + 1))
         if cut < 0 or not self.mark.startswith(data[cut:]):
             cut = len(data)
-        self._log(data[at:cut])
+        log(data[at:cut])
         self.raw = data[cut:]
 
-    def _log(self, data: bytes) -> None:
-        """Write to the function's log."""
-        if data:
-            self.tail = data[-TAIL:]
-        while data:
-            data = data[posix.write(1, data) :]
+
+def log(data: bytes) -> None:
+    """Write to the function's log."""
+    while data:
+        data = data[posix.write(1, data) :]
