@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from tests.layer.conftest import Environment, Start
@@ -149,4 +151,68 @@ def test_handler_that_can_never_settle(start: Start) -> None:
     environment = failing(start, "await new Promise(() => {});")
     post, error = environment.error("fail")
     assert post.error_type == error["errorType"] == "Runtime.HandlerNeverSettled"
+    assert environment.result("fine") == "fine"
+
+
+def test_a_late_callback_is_of_no_invocation(start: Start) -> None:
+    """A callback that comes when its invocation is long answered does not disturb the running one."""
+    environment = start(
+        """
+        let late;
+        export const handler = (event, _context, callback) => {
+          if (event === 1) {
+            late = callback;
+            return Promise.resolve("one");
+          }
+          callback(null, "two");
+          late?.(null, "late");
+        };
+        """
+    )
+    assert environment.result(1) == "one"
+    assert environment.result(2) == "two"
+
+
+@pytest.mark.parametrize("thrown", ["Object.create(null)", "Symbol('s')", "Proxy.revocable({}, {})"])
+def test_what_nobody_caught_may_be_anything(start: Start, thrown: str) -> None:
+    """A rejection with what cannot be written is told under its type, and at once."""
+    revoke = "if (reason.revoke) { reason.revoke(); reason = reason.proxy; }"
+    environment = failing(
+        start,
+        f"let reason = {thrown}; {revoke} Promise.reject(reason);"
+        " await new Promise((resolve) => setTimeout(resolve, 20_000));",
+    )
+    post, _ = environment.error("fail")
+    assert post.error_type == "Runtime.UnhandledPromiseRejection"
+    assert environment.result("fine") == "fine"
+
+
+def test_what_is_thrown_may_defy_the_log(start: Start) -> None:
+    """An error that cannot even be logged is an error like others, and its process lives on."""
+    environment = start(
+        """
+        export const handler = (event) => {
+          if (event === "pid") return Deno.pid;
+          throw { [Symbol.for("Deno.customInspect")]() { throw new Error("no"); } };
+        };
+        """
+    )
+    assert environment.error("fail")[1]["errorType"] == "object"
+    assert environment.result("pid")
+    assert "Deno exited" not in environment.log
+
+
+def test_a_message_of_the_clients_costs_no_time(start: Start) -> None:
+    """A message that looks like an endless line of a stack is passed over."""
+    environment = failing(start, "throw new Error('\\n    at ' + ' ('.repeat(200_000));")
+    before = time.monotonic()
+    post, _ = environment.error("fail")
+    assert post.error_type == "Function.Error"
+    assert time.monotonic() - before < 5
+
+
+def test_a_result_on_its_way_arrives(start: Start) -> None:
+    """A rejection behind a large result ends the process, not the result."""
+    environment = failing(start, "setTimeout(() => Promise.reject(1), 0); return 'x'.repeat(5_000_000);")
+    assert len(environment.result("fail")) == 5_000_000
     assert environment.result("fine") == "fine"

@@ -45,6 +45,16 @@ AARCH64 = b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x02\x00\xb7\x00\x01\x00\x00\x00
             "Runtime.UserCodeSyntaxError",
             ["function.bundle.js:1:"],
         ),
+        *(
+            ("function.handler", source, "Runtime.UserCodeSyntaxError", ["function.bundle.js:1"])
+            for source in ("export const handler = () => {", "const a = 1; const a = 2;", "return 1;")
+        ),
+        (
+            "function.handler",
+            'import { nothing } from "./function.bundle.js"; export const handler = () => nothing;',
+            "Runtime.ImportModuleError",
+            ["nothing"],
+        ),
         (
             "function.handler",
             'import "./missing.js"; export const handler = () => 1;',

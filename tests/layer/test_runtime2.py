@@ -15,7 +15,6 @@ import pytest
 from tests.layer.conftest import Environment, Start
 from tests.layer.test_deno_ends import holds
 
-
 # What an event asks for; "count" tells whether module state is new.
 ACTOR = """
 let count = 0;

@@ -140,9 +140,10 @@ def test_accepted_with_the_connection_closed(start: Start, api: FakeRuntimeApi, 
         Answer([b"HTTP/1.1 202 Accepted\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"]),
         Answer([b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n"]),
         Answer([b"HTTP/1.1 202 Accepted\r\nContent-Length: 3\r\n\r\n", b"abc"]),
+        Answer([b"HTTP/1.1 202 Accepted\r\nContent-Length: 16\r\n\r\n", b'{"status":"OK"}\n']),
         Answer([b"HTTP/1.1 202 Accepted\r\nContent-Length: 300000\r\n\r\n" + b"x" * 300_000]),
     ],
-    ids=["byte by byte", "chunked", "empty", "in two", "300 KB"],
+    ids=["byte by byte", "chunked", "empty", "in two", "its body later", "300 KB"],
 )
 def test_accepted_in_any_form(start: Start, api: FakeRuntimeApi, accepted: Answer) -> None:
     """202 in any form of HTTP is 202."""
@@ -151,3 +152,14 @@ def test_accepted_in_any_form(start: Start, api: FakeRuntimeApi, accepted: Answe
         api.answers.put(accepted)
         assert environment.invoke(number, request_id="an-id").path == f"{PREFIX}/invocation/an-id/response"
     assert environment.waits_for_next(4)
+    assert len(api.paths("POST")) == 3
+
+
+def test_closed_after_a_large_event(start: Start, api: FakeRuntimeApi) -> None:
+    """What a large event's head says of the connection holds when its body has been passed on."""
+    environment = start(ECHO)
+    event = Event(b'"' + b"x" * 1_000_000 + b'"', headers={"Connection": "close"})
+    api.events.put(Answer([event.to_bytes()], "close"))
+    assert environment.post().body == event.body
+    assert environment.result("next") == "next"
+    assert len(api.paths("POST")) == 2

@@ -12,8 +12,8 @@ if False:  # for the type checker; importing typing would cost a millisecond
 
 BUFFER = 256 * 1024  # bytes: more than a Unix socket holds at once, little enough for 128 MB
 LARGEST = 8 * 1024 * 1024  # bytes: over any head (1 MB) or event (6 MB) that Lambda lets through
-# How often a socket with a timeout lets its reader look around: struct timeval of 64 bits, 0.1 s.
-TIMEOUT = (0).to_bytes(8, "little") + (100_000).to_bytes(8, "little")
+# How often a socket with a timeout lets its reader look around: struct timeval of 64 bits, 50 ms.
+TIMEOUT = (0).to_bytes(8, "little") + (50_000).to_bytes(8, "little")
 SOL_SOCKET, SO_RCVTIMEO = 1, 20
 DIGITS = 10  # of a length
 BLANKS = b" \t"
@@ -41,7 +41,8 @@ class Connection:
         self.on_informational: Callable[[memoryview], None] = ignore
         self.buffer = bytearray(BUFFER)
         self.view = memoryview(self.buffer)
-        self.head = b""  # up to and with the last line's CRLF, in lower case
+        self.original = b""  # the head up to and with the last line's CRLF
+        self.head = b""  # the same in lower case
         self.end = 0  # bytes of the message in the buffer
         self.total = 0  # bytes of the message, head and body
         self.unread = 0  # bytes of the message still to come from the socket
@@ -92,14 +93,16 @@ class Connection:
                 searched = max(0, self.end - 3)
                 self.end += self._read(self.end)
                 at = self.buffer.find(b"\r\n\r\n", searched, self.end)
-            self.head = bytes(self.view[: at + 2]).lower()
+            self.original = bytes(self.view[: at + 2])
+            self.head = self.original.lower()
             if b"\r\ntransfer-encoding:" in self.head:
                 self._unchunk(at + 4)
             else:
-                length = self.header(b"content-length")
-                if length and not (length.isdigit() and len(length) <= DIGITS):
-                    raise Closed("a Content-Length that is no number")
-                self.total = at + 4 + int(length or 0)
+                lengths = self.head.count(b"\r\ncontent-length:")
+                length = self.header(b"content-length") if lengths else b"0"
+                if lengths > 1 or not length.isdigit() or len(length) > DIGITS:
+                    raise Closed("a Content-Length that is no number, or two")
+                self.total = at + 4 + int(length)
             if not self.head.startswith(b"http/1.1 1"):
                 break
             self._pass_informational(at + 4)
@@ -116,7 +119,7 @@ class Connection:
 
     def status(self) -> int:
         """The status of a received response. Raises Closed where there is none."""
-        digits = bytes(self.view[9:12])
+        digits = self.original[9:12]
         if not self.head.startswith(b"http/1.") or not digits.isdigit():
             raise Closed("an answer that is not HTTP")
         return int(digits)
@@ -131,13 +134,13 @@ class Connection:
         end = head.index(b"\r\n", at)
         if end + 2 < len(head) and head[end + 2] in BLANKS:
             return self._folded(at, end)
-        return bytes(self.view[at:end]).strip()
+        return self.original[at:end].strip()
 
     def _folded(self, at: int, end: int) -> bytes:
         """A header's value that goes on in the next line (RFC 9112 §5.2)."""
         while end + 2 < len(self.head) and self.head[end + 2] in BLANKS:
             end = self.head.index(b"\r\n", end + 2)
-        return bytes(self.view[at:end]).replace(b"\r\n", b"").strip()
+        return self.original[at:end].replace(b"\r\n", b"").strip()
 
     def forward(self, to: "Connection", start: bytes) -> None:
         """Send the message on with ``start`` as its start line (no line break), in bounded memory.
@@ -219,7 +222,8 @@ class Connection:
 
     def _unchunk(self, start: int) -> None:
         """Read a chunked body whole and close its gaps. Go servers chunk what they write over 2 KB."""
-        if self.header(b"transfer-encoding").lower() != b"chunked":
+        coding = b"\r\ntransfer-encoding:"
+        if self.head.count(coding) > 1 or self.header(coding[2:-1]).lower() != b"chunked":
             raise Closed("a Transfer-Encoding that is unknown")
         read, to = start, start  # the next chunk's line; where its data goes
         while True:

@@ -62,6 +62,7 @@ class Deno:
         self.folder = self.tmp = ""
         self.socket = ""
         self.input = self.output = -1
+        self.pid = 0  # once it is started
         self.status: int | None = None  # how it ended, once it has
 
     def start(self) -> None:
@@ -88,7 +89,7 @@ class Deno:
             self._abandon()
             from fault import not_executable
 
-            raise DenoError(*not_executable(executable, str(error.strerror))) from None
+            raise DenoError(*not_executable(executable, error)) from None
 
     def prepare(self) -> None:
         """Make the folder, the socket and the caches that Deno is to find. Raises OSError."""
@@ -138,6 +139,8 @@ class Deno:
 
     def has_ended(self) -> int | None:
         """The wait status if the process is over; else None."""
+        if not self.pid:
+            return 0
         if self.status is None:
             pid, status = posix.waitpid(self.pid, WNOHANG)
             if pid:
@@ -222,8 +225,8 @@ class Deno:
     def _environment(self) -> dict[bytes, bytes]:
         environment = dict(self.settings.environ)
         environment.pop(b"AWS_LAMBDA_RUNTIME_API", None)  # denied anyway: nothing for the function
+        environment.pop(b"_LAMBDA_TELEMETRY_LOG_FD", None)
         if self.settings.telemetry is not None:  # ours alone: Deno can write to no descriptor of a number
-            del environment[b"_LAMBDA_TELEMETRY_LOG_FD"]
             environment[b"LAMBDENO_LOGS"] = b"frames"
         if self.settings.private_tmp:
             environment[b"HOME"] = environment[b"TMPDIR"] = self.tmp.encode()

@@ -32,6 +32,7 @@ def register(api: RuntimeApi, shut_down: "Callable[[], None]") -> None:
         if status != 200:
             raise Closed(f"{status} {said.decode('utf-8', 'replace').strip()}")
         identifier = connection.header(b"lambda-extension-identifier")
+        api.keep_open()
         api.extension = api.connect()  # kept open
         api.extension.send(
             b"GET %b/event/next%b\r\nLambda-Extension-Identifier: %b\r\n\r\n"
@@ -53,8 +54,10 @@ def register(api: RuntimeApi, shut_down: "Callable[[], None]") -> None:
     from _signal import signal  # type: ignore[import-not-found]  # the C below the signal module
 
     def on_sigterm(_number: int, _frame: object) -> None:
-        shut_down()
-        posix._exit(0)
+        try:
+            shut_down()
+        finally:
+            posix._exit(0)
 
     signal(SIGTERM, on_sigterm)
     if not api.on_quiet:

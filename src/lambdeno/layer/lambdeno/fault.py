@@ -29,6 +29,7 @@ SIGNALS = {
 }
 SIGTRAP, SIGKILL = 5, 9
 CRASHES = frozenset({4, 6, 7, 8, 11, 31})  # signals that a process brings upon itself
+ENOENT, ENOEXEC, EACCES = 2, 8, 13
 MACHINES = {0x3E: "x86_64", 0xB7: "arm64"}  # of ELF
 
 
@@ -84,7 +85,7 @@ def ending(status: int, memory: str, was_out_of_memory: bool) -> tuple[str, str]
     number = posix.WTERMSIG(status)
     said = f"signal: {SIGNALS.get(number, number)}"
     if number == SIGTRAP:
-        return "Runtime.OutOfMemory", f"{said}: V8 ends like this where its heap is full; its words are above"
+        return "Runtime.OutOfMemory", f"{said}: so V8 ends where its heap is full; its words are above"
     if number == SIGKILL and was_out_of_memory:
         return "Runtime.OutOfMemory", f"{said}: the memory was used up, of which the function has {memory} MB"
     if number in CRASHES:
@@ -92,8 +93,10 @@ def ending(status: int, memory: str, was_out_of_memory: bool) -> tuple[str, str]
     return "Runtime.DenoKilled", said
 
 
-def not_executable(path: str, why: str) -> tuple[str, str]:
+def not_executable(path: str, error: OSError) -> tuple[str, str]:
     """Why a file cannot be started: an error type and a message."""
+    if error.errno not in (ENOENT, ENOEXEC, EACCES):
+        return "Runtime.NoProcess", f"Cannot start another process: {error.strerror}"
     try:
         descriptor = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
         head = posix.read(descriptor, 20)
@@ -110,5 +113,5 @@ def not_executable(path: str, why: str) -> tuple[str, str]:
         )
     return (
         "Runtime.DenoNotExecutable",
-        f"Cannot start {path}: {why}; is it the Deno layer that lambdeno build made?",
+        f"Cannot start {path}: {error.strerror}; is it the Deno layer that lambdeno build made?",
     )

@@ -187,6 +187,11 @@ class Wire {
     });
   }
 
+  /** Resolves when nothing is on its way. */
+  async flushed() {
+    await this.#writing;
+  }
+
   /** @param {Uint8Array[]} parts */
   async #writeAll(parts) {
     try {
@@ -375,6 +380,15 @@ function logValues(level, values) {
 
 /** What was thrown, with all that is known of it. @param {string} what @param {unknown} thrown */
 function logThrown(what, thrown) {
+  try {
+    logError(what, thrown);
+  } catch { // a proxy that is revoked, an inspection that throws
+    logValues(ERROR, [`${what}\tthe thrown value cannot be read`]);
+  }
+}
+
+/** @param {string} what @param {unknown} thrown */
+function logError(what, thrown) {
   if (isJson) return logValues(ERROR, [thrown]);
   logText(
     ERROR,
@@ -410,7 +424,7 @@ function patchConsole() {
 
 const DEEPEST = 8; // causes of causes
 const MOST = 64; // errors in one: causes, and what an AggregateError collects
-const X_RAY = { message: 512, frames: 20, header: 64 * 1024 }; // characters, lines of a stack, bytes
+const X_RAY = { message: 512, line: 1024, frames: 20, header: 64 * 1024 }; // characters, lines, bytes
 const BRIDGE = import.meta.url;
 
 /** An error of ours, under a type that Lambda's platform keeps. */
@@ -434,6 +448,8 @@ function isError(value) {
 /** The lines of an error's stack, without the bridge's own. @param {ErrorLike} error */
 function stackOf(error) {
   const lines = String(error.stack ?? "").split("\n");
+  const ours = lines.findIndex((line) => line.includes(BRIDGE));
+  if (ours > 0 && lines[ours - 1] === "    at new Promise (<anonymous>)") lines.splice(ours - 1, 1);
   return lines.filter((line) => !line.includes(BRIDGE));
 }
 
@@ -465,20 +481,39 @@ function described(thrown, bounds = { depth: 0, left: MOST }) {
  * @param {ErrorLike} error @param {(value: unknown, bounds: Bounds) => T} show @param {Bounds} bounds
  */
 function related(error, show, bounds) {
-  /** @type {{ cause?: T, errors?: T[] }} */
+  /** @type {{ cause?: T | typeof UNREADABLE, errors?: (T | typeof UNREADABLE)[] }} */
   const found = {};
   if (bounds.depth === DEEPEST || bounds.left <= 0) return found;
   bounds.depth++;
-  if (error.cause !== undefined) found.cause = show(error.cause, bounds);
-  if (Array.isArray(error.errors)) {
+  if (error.cause !== undefined) found.cause = shown(error.cause, show, bounds);
+  if (error instanceof AggregateError) {
     found.errors = [];
     for (const one of error.errors) {
       if (bounds.left <= 0) break;
-      found.errors.push(show(one, bounds));
+      found.errors.push(shown(one, show, bounds));
     }
   }
   bounds.depth--;
   return found;
+}
+
+const UNREADABLE = {
+  errorType: "handled",
+  errorMessage: "the thrown value cannot be read",
+  trace: /** @type {string[]} */ ([]),
+};
+
+/**
+ * Something that may throw when it is looked at.
+ * @template T
+ * @param {unknown} value @param {(value: unknown, bounds: Bounds) => T} show @param {Bounds} bounds
+ */
+function shown(value, show, bounds) {
+  try {
+    return show(value, bounds);
+  } catch {
+    return UNREADABLE;
+  }
 }
 
 /**
@@ -534,7 +569,7 @@ function sendError(wire, thrown, { otherwise = "Function.Unhandled", status = "5
     error = described(thrown);
     body = stringify(error);
   } catch { // a getter of the thrown value throws itself
-    error = { errorType: "handled", errorMessage: "the thrown value cannot be read", trace: [] };
+    error = UNREADABLE;
     body = stringify(error);
   }
   const cause = xRayCause(error);
@@ -563,6 +598,8 @@ function xRayCause(error) {
   for (let one = error; one; one = /** @type {Described} */ (one.cause)) {
     const stack = [];
     for (const line of one.trace) {
+      if (stack.length === X_RAY.frames) break;
+      if (line.length > X_RAY.line) continue;
       const [, label = "anonymous", path, row] =
         /^\s*at (?:async )?(?:(.+) \()?(?:file:\/\/)?(.+?):(\d+):\d+\)?$/.exec(line) ?? [];
       if (!path || stack.length === X_RAY.frames) continue;
@@ -627,6 +664,7 @@ async function importModule(location, file) {
     return await import(fileUrl(location));
   } catch (error) {
     if (error instanceof Deno.errors.NotCapable) throw notPermitted(error);
+    if (error instanceof SyntaxError) throw notJavaScript(error);
     if (!(error instanceof TypeError) || !("code" in error)) throw error;
     if (error.code !== "ERR_MODULE_NOT_FOUND") throw error; // Deno has it for syntax errors too
     const { message } = error;
@@ -644,6 +682,20 @@ async function importModule(location, file) {
     if (/^Requires \w+ access/.test(message)) throw notPermitted(error);
     throw new RuntimeError("Runtime.ImportModuleError", message);
   }
+}
+
+/**
+ * What V8 says of a module that it cannot take, to which Deno adds the place; any other SyntaxError
+ * is the function's own, of JSON.parse for example.
+ * @param {SyntaxError} error
+ */
+function notJavaScript(error) {
+  const { message } = error;
+  if (!/ at \S+:\d+:\d+$/.test(message)) return error;
+  const type = message.includes("does not provide an export named")
+    ? "Runtime.ImportModuleError"
+    : "Runtime.UserCodeSyntaxError";
+  return new RuntimeError(type, message, { cause: error });
 }
 
 /** @param {Error} cause */
@@ -779,15 +831,17 @@ function resultOf(value) {
  */
 function outcome(handler, request) {
   return new Promise((resolve, reject) => {
+    let isSettled = false;
     /** @type {Callback} */
     const finish = (error, result) => {
+      isSettled = true;
       if (error === null || error === undefined) resolve(result);
       else reject(error);
     };
     let hasCalled = false;
     /** @type {Callback} */
     const callback = (error, result) => {
-      if (hasCalled) return;
+      if (hasCalled || isSettled) return; // a late one: the loop may be another invocation's by now
       hasCalled = true;
       if (context.callbackWaitsForEmptyEventLoop) whenEmpty = () => finish(error, result);
       else finish(error, result);
@@ -804,7 +858,10 @@ function outcome(handler, request) {
             "The handler waits for what can never come: its promise is pending and nothing is left that could settle it",
           ),
         );
-      value.then(resolve, reject);
+      value.then((result) => finish(null, result), (error) => {
+        isSettled = true;
+        reject(error);
+      });
     } else if (value !== undefined || handler.length < 2) {
       resolve(value);
     } else {
@@ -830,6 +887,7 @@ async function answer(wire, handler, received) {
   };
   let result;
   isHandling = true;
+  whenEmpty = null;
   try {
     setTraceId(headers.get("lambda-runtime-trace-id"));
     result = resultOf(await outcome(handler, received));
@@ -850,6 +908,8 @@ async function answer(wire, handler, received) {
 /** Since it has said its last word, or is about to. */
 let isEnding = false;
 
+let isShuttingDown = false;
+
 /** @param {number} status */
 function end(status) {
   isEnding = true;
@@ -862,22 +922,33 @@ function end(status) {
  * @param {Promise<Wire>} wire @param {{ what: string, type: string, status: number }} fault @param {unknown} cause
  */
 async function fail(wire, { what, type, status }, cause) {
-  if (isEnding) return;
   logThrown(what, cause);
+  if (isEnding) return;
   const isExpected = isHandling || !isLoaded;
   isEnding = true;
-  if (isExpected) {
-    const error = new RuntimeError(
-      type,
-      `${what}: ${isError(cause) ? `${cause.name}: ${cause.message}` : cause}`,
-    );
-    error.cause = cause;
-    if (isError(cause)) {
-      error.stack = [`${type}: ${error.message}`, ...stackOf(cause).slice(1)].join("\n");
+  try {
+    const there = await wire;
+    if (isExpected) {
+      await sendError(there, uncaughtError(type, what, cause), { status: "501 Last" });
     }
-    await sendError(await wire, error, { status: "501 Last" });
+    await there.flushed(); // a result that was on its way
+  } finally {
+    end(status);
   }
-  end(status);
+}
+
+/** An error under a type of ours, with the place of what caused it. @param {string} type @param {string} what @param {unknown} cause */
+function uncaughtError(type, what, cause) {
+  const error = new RuntimeError(type, what, { cause });
+  try {
+    if (!isError(cause)) {
+      error.message = `${what}: ${cause}`;
+      return error;
+    }
+    error.message = `${what}: ${cause.name}: ${cause.message}`;
+    error.stack = [`${type}: ${error.message}`, ...stackOf(cause).slice(1)].join("\n");
+  } catch { /* what it is cannot be read */ }
+  return error;
 }
 
 const REJECTION = {
@@ -928,15 +999,19 @@ function uncaught(event, name, emit, fail) {
   queueMicrotask(() => {
     if (isHandled) return;
     const { process } = /** @type {{ process?: EventEmitter }} */ (globalThis);
-    if (process?.listenerCount(name)) emit(process);
-    else fail();
+    if (!process?.listenerCount(name)) return fail();
+    try {
+      emit(process);
+    } catch { // what listens for errors fails itself
+      fail();
+    }
   });
 }
 
 /** Calls the function's own hook, once. @param {unknown} hook */
 async function shutDown(hook) {
-  if (isEnding) return;
-  isEnding = true;
+  if (isEnding || isShuttingDown) return;
+  isShuttingDown = true;
   try {
     if (typeof hook === "function") await hook();
   } catch (thrown) {

@@ -20,8 +20,9 @@ if False:  # for the type checker; importing typing would cost a millisecond
 
 PATIENCE = 1.0  # s that the next process has to load the function before /next: it is billed
 BOUND = 0.5  # s that a process may take to finish: what is billed of one that ignores its end
-LATE = 0.25  # s before the deadline: time to answer for a blocked process and to ask for the next event
-SAMPLES = 3  # looks at a process that may be blocked
+LATE = 0.3  # s before the deadline: 0.2 s to see a blocked process, the rest to answer for it and to go on
+SAMPLES = 60  # looks at a process that may be blocked, in 0.1 s
+BUSY_PLACES = (b"futex", b"pipe")  # of the kernel, in which no event loop waits
 REST, LONGEST_REST = 0.1, 2.0  # s between two processes that died in a row; doubled each time
 DIGITS = 20  # of a time in milliseconds: fewer than that
 SIGTERM, SIGKILL = 15, 9
@@ -72,6 +73,7 @@ class Runtime:
         """
         self.request_id = api.request_id
         self.head = event.head
+        self.is_blocked = self.has_warned = False
         if event.unread and self.is_started and self.deno.has_ended() is not None:
             self.ended("while it waited for an event")  # too large to be sent again: see exchange
         if self.is_loaded or self.is_warm():
@@ -91,7 +93,6 @@ class Runtime:
     def exchange(self, event: Connection, api: "RuntimeApi", *, is_first: bool = True) -> None:
         """Give the event to a process and its answer to Lambda."""
         bridge = self.bridge
-        self.is_blocked = self.has_warned = False
         is_unread = False
         try:
             event.forward(bridge, b"POST /invocation HTTP/1.1")
@@ -206,6 +207,7 @@ class Runtime:
         self.fault = None
         self.is_started = self.is_connected = self.is_loaded = False
         self.notices = 0
+        self.is_blocked = False
         try:
             self.deno.start()
         except DenoError as error:
@@ -238,7 +240,7 @@ class Runtime:
         if self.is_blocked:
             error_type, how = (
                 "Runtime.EventLoopBlocked",
-                f"ended since it computed up to {LATE} s before the deadline",
+                "ended since it computed, and never waited, shortly before the deadline",
             )
         return self.fail(error_type, f"Deno exited {when}: {how}")
 
@@ -271,8 +273,8 @@ class Runtime:
             return
         from logs import write
 
-        text = f"lambdeno: no answer {LATE} s before the deadline: the handler waits for something"
-        write("WARN", text, self.request_id)
+        what = "the handler waits for something" if self.is_loaded else "the function is still being loaded"
+        write("WARN", f"lambdeno: no answer {LATE} s before the deadline: {what}", self.request_id)
 
     def take(self, said: memoryview) -> None:
         """What the bridge says besides answers: a whole log event, or (empty) a notice."""
@@ -298,11 +300,16 @@ def oom_kills() -> int:
 
 
 def is_busy(pid: int) -> bool:
-    """Whether the main thread of a process computes, each time that it is looked at."""
+    """Whether the main thread of a process is not once found where an event loop waits, in 0.1 s.
+
+    A thread that waits for the garbage collector, or writes to a full pipe, is busy as well.
+    """
     for _ in range(SAMPLES):
         if peek(f"/proc/{pid}/task/{pid}/stat").rpartition(b") ")[2][:1] != b"R":
-            return False
-        sleep(0.005)
+            where = peek(f"/proc/{pid}/task/{pid}/wchan")
+            if not any(word in where for word in BUSY_PLACES):
+                return False
+        sleep(0.0015)
     return True
 
 

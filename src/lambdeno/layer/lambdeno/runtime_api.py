@@ -57,7 +57,7 @@ class RuntimeApi:
         return connection
 
     def watch(self, on_quiet: "Callable[[], None]") -> None:
-        """Have something called every 0.1 s while the next event is waited for.
+        """Have something called every 50 ms while the next event is waited for.
 
         Signals are handled then as well: one that comes right before the wait does not end it.
         """
@@ -109,7 +109,7 @@ class RuntimeApi:
         """
         start = self._start(outcome, RESULT if outcome == b"response" else error_head(message))
         if MAY_CLOSE in self.connection.head:
-            self._open()
+            self.keep_open()
         try:
             message.forward_body(self.connection, start)
         except Closed:
@@ -156,7 +156,7 @@ class RuntimeApi:
         return start
 
     def _post(self, outcome: bytes, head: bytes, body: bytes, *, is_last: bool = False) -> None:
-        self._open()
+        self.keep_open()
         try:
             self.connection.send(b"%b\r\nContent-Length: %d\r\n\r\n%b" % (head, len(body), body))
             self._acknowledge(outcome)
@@ -166,7 +166,7 @@ class RuntimeApi:
             self._lose(outcome, error)
             self._post(outcome, head, body, is_last=True)
 
-    def _open(self) -> None:
+    def keep_open(self) -> None:
         """Have a connection that the server does not close."""
         if b"close" in self.connection.header(b"connection").lower():
             self.reconnect()
@@ -197,7 +197,7 @@ class RuntimeApi:
         if is_cut:
             self.reconnect()
         elif MAY_CLOSE in connection.head:
-            self._open()
+            self.keep_open()
         if status != 202:
             self._refused(outcome, status, said.decode("utf-8", "replace").strip())
 

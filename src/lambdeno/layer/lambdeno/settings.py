@@ -45,7 +45,8 @@ class Settings:
         self.task_root = get("LAMBDA_TASK_ROOT", "/var/task")
         self.tmp = get("TMPDIR", "/tmp")
         self.path = get("PATH", "/usr/local/bin:/usr/bin:/bin")
-        if not self.runtime_api.rpartition(":")[2].isdigit():
+        port = self.runtime_api.rpartition(":")[2]
+        if not (port.isdigit() and len(port) < DIGITS and 0 < int(port) < 65536):
             raise SettingsError(
                 f'AWS_LAMBDA_RUNTIME_API is "{self.runtime_api}"; it must be host:port'
                 " (Lambda sets it; the bootstrap does not run outside an execution environment)"

@@ -12,7 +12,7 @@ from time import monotonic
 
 from deno import Deno
 
-LIVENESS = 100  # ms: how soon a Deno that died is noticed while something else holds its streams
+LIVENESS = 50  # ms: how soon a Deno that died is noticed while something else holds its streams
 GRACE = 0.2  # s: time to read what a process that has ended has left in its pipe
 CHUNK = 64 * 1024  # bytes: what a pipe holds
 MARK = 32
