@@ -379,6 +379,7 @@ def test_forged_words_of_the_bridge_stay_in_their_post(
     names = set(environment.invoke().headers)
     assert not within(0.2, lambda: "/smuggled" in api.paths("POST"))
     ours = {"host", "user-agent", "content-type", "content-length", "lambda-runtime-function-error-type"}
+    ours.add("lambda-runtime-function-xray-error-cause")
     assert names <= ours
 
 

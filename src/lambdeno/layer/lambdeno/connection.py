@@ -85,6 +85,7 @@ class Connection:
             self.end = 0
             if len(self.buffer) > BUFFER:
                 self._resize(BUFFER)
+        self.total = 0
         self.head = b""
         while True:
             self.added = b""
@@ -252,7 +253,9 @@ class Connection:
             else:
                 read = line_end + 2
                 self._fill(read + 2)
-        self.end = self.total = to
+        rest = self.end - read - 2  # what came behind the message
+        self.view[to : to + rest] = self.view[read + 2 : self.end]
+        self.end, self.total = to + rest, to
         self.added = b"\r\nContent-Length: %d" % (to - start)
 
 

@@ -46,16 +46,14 @@ class Fault:
 
     def head(self) -> bytes:
         """The header lines of the post."""
-        cause = (
-            '{"working_directory":"/var/task","exceptions":[{"type":%s,"message":%s,"stack":[]}],"paths":[]}'
-        )
+        cause = '{"working_directory":%s,"exceptions":[{"type":%s,"message":%s,"stack":[]}],"paths":[]}'
         return (
             b"\r\nContent-Type: %b\r\nLambda-Runtime-Function-Error-Type: %b"
             b"\r\nLambda-Runtime-Function-XRay-Error-Cause: %b"
         ) % (
             ERROR_TYPE,
             self.error_type.encode(),
-            (cause % (quoted(self.error_type), quoted(self.message[:512]))).encode(),
+            (cause % (task_root(), quoted(self.error_type), quoted(self.message[:512]))).encode(),
         )
 
     def body(self) -> bytes:
@@ -72,6 +70,11 @@ class Fault:
     def report_init(self, api: RuntimeApi) -> None:
         """Say that this environment cannot serve."""
         api.post_init_error(self.head(), self.body())
+
+
+def task_root() -> str:
+    """Where the function is, as JSON."""
+    return quoted(posix.environ.get(b"LAMBDA_TASK_ROOT", b"/var/task").decode("utf-8", "replace"))
 
 
 def ending(status: int, memory: str, was_out_of_memory: bool) -> tuple[str, str]:

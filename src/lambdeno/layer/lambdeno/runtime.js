@@ -21,6 +21,7 @@ const MOST_LOGS = 100; // events of one turn
 const PIPE_BUF = 4096; // bytes that the kernel writes to a pipe in one piece
 const MARK = 32; // bytes
 const DIGITS = 8; // of a result's Content-Length: Lambda takes 6291556 bytes
+const HERE = encoder.encode("HTTP/1.1 102 Here\r\nContent-Length: 0\r\n\r\n");
 const RESULT_HEAD = encoder.encode(
   `HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: ${
     " ".repeat(DIGITS)
@@ -250,9 +251,13 @@ let bridge = null;
  */
 function connected(connection) {
   bridge = new Wire(connection);
-  bridge.send("102 Here", "", ""); // from now on, the bootstrap hears of Deno.exit
+  // From now on, the bootstrap hears of Deno.exit.
+  if (connection.writeSync) connection.writeSync(HERE);
+  else connection.write(HERE).catch(ignore);
   return bridge;
 }
+
+function ignore() {}
 
 /** @param {string} head without its empty line */
 function headersOf(head) {

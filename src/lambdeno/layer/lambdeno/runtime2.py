@@ -90,7 +90,7 @@ class Runtime2(Runtime):
         before = (self.deno, self.streams) if self.is_started else None
         if before:
             self.streams.tell_to_finish()
-        self.is_started = False
+        self.is_started = self.is_connected = self.is_loaded = False
         if self.has_standby and self.is_possible and self.deaths <= 1:
             self.is_possible = self.start_again()
         if before:
