@@ -73,10 +73,11 @@ class Runtime2(Runtime):
             self._finish(self.streams)
 
     def shut_down(self) -> None:
-        """See Runtime."""
+        """See Runtime; the streams may be those of a process that is just finishing."""
         if self.is_connected and self.deno.has_ended() is None:
             posix.kill(self.deno.pid, SIGTERM)
-            self.streams.finish(BOUND, is_told=True)
+        self.streams.finish(BOUND, is_told=True)
+        self.streams.deno.kill()
         super().shut_down()
         remove(self.deno.home)
 

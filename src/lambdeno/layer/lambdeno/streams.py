@@ -83,6 +83,8 @@ class Streams:
 
     def finish(self, bound: float, *, is_told: bool = False) -> None:
         """Pass its last words on until it is over, for ``bound`` s at most."""
+        if self.deno.output < 0:
+            return
         if not is_told:
             self.tell_to_finish()
         self.reading = poll()  # a signal may have come while the other one waits
