@@ -354,13 +354,13 @@ def test_a_source_outside_of_the_project_gets_the_same_name_everywhere(tmp_path:
 @pytest.mark.parametrize(
     ("source", "name"),
     [
-        ("/work/shop/src/main.ts", "src/main.ts"),
-        ("/work/shop/src/Gr%C3%B6%C3%9Fe%20%231.ts", "src/Größe #1.ts"),
-        ("/work/shop/node_modules/.deno/zod@4.6.7/node_modules/zod/index.js", None),
-        ("/work/node_modules/.deno/zod@4.6.7/node_modules/zod/index.js", "node_modules/zod/index.js"),
+        ("/home/ada/shop/src/main.ts", "src/main.ts"),
+        ("/home/ada/shop/src/Gr%C3%B6%C3%9Fe%20%231.ts", "src/Größe #1.ts"),
+        ("/home/ada/shop/node_modules/.deno/zod@4.6.7/node_modules/zod/index.js", None),
+        ("/home/ada/node_modules/.deno/zod@4.6.7/node_modules/zod/index.js", "node_modules/zod/index.js"),
         ("/home/ada/.cache/deno/npm/registry.example/zod/4.6.7/v4/core.js", "npm:zod@4.6.7/v4/core.js"),
         ("/home/npm/deno/npm/localhost_80/a/@x/y/1.0.0-b.1_1/z.js", "npm:@x/y@1.0.0-b.1_1/z.js"),
-        ("/work/shop/.deno/npm/registry.example/@aws/s3/3.1.0/a/b.js", "npm:@aws/s3@3.1.0/a/b.js"),
+        ("/home/ada/shop/.deno/npm/registry.example/@aws/s3/3.1.0/a/b.js", "npm:@aws/s3@3.1.0/a/b.js"),
         ("/home/ada/lib/a.ts", "outside/lib/a.ts"),
         ("/a.ts", "outside/a.ts"),
         ("https://jsr.io/@std/async/1.0.14/delay.ts", "https://jsr.io/@std/async/1.0.14/delay.ts"),
@@ -370,8 +370,8 @@ def test_a_source_outside_of_the_project_gets_the_same_name_everywhere(tmp_path:
 def test_a_source_is_named_without_the_machines_paths(source: str, name: str | None) -> None:
     """The project's files from its folder, packages by name and version, URLs without credentials."""
     relative = source if "://" in source else f"../..{source}"
-    expected = name or source.removeprefix("/work/shop/")
-    assert build._from_root(relative, "/tmp/bundle", Path("/work/shop")) == expected
+    expected = name or source.removeprefix("/home/ada/shop/")
+    assert build._from_root(relative, "/tmp/bundle", Path("/home/ada/shop")) == expected
 
 
 def test_a_bundle_can_be_left_readable(quick: Path) -> None:
