@@ -55,6 +55,7 @@ class Runtime:
         self.rests_until = 0.0  # on time.monotonic
         self.is_blocked = self.has_warned = False  # in this invocation
         self.notices = 0  # of this process: that it is here, that Deno.exit was called
+        self.telemetry = deno.settings.telemetry
         self.note = deno.settings.note
         self.oom_kills = oom_kills()
 
@@ -280,10 +281,10 @@ class Runtime:
         """What the bridge says besides answers: a whole log event, or (empty) a notice."""
         if not said:
             self.notices += 1
-        elif self.deno.settings.telemetry is not None:
+        elif self.telemetry is not None:
             from logs import put
 
-            put(self.deno.settings.telemetry, said)
+            put(self.telemetry, said)
 
     def shut_down(self) -> None:
         """Tell the function of the environment's end, and wait for it."""

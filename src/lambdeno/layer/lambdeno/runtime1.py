@@ -9,7 +9,7 @@ from _socket import AF_UNIX, SOCK_STREAM, socket
 from time import monotonic
 
 from connection import SO_RCVTIMEO, SOL_SOCKET, TIMEOUT, Closed, Connection
-from deno import Deno, sweep
+from deno import sweep
 from runtime import BOUND, Runtime
 
 LIVENESS = 0.1  # s: how soon a Deno that dies before it connects is noticed
@@ -19,10 +19,6 @@ SO_SNDBUF, SO_SNDTIMEO = 7, 21
 
 class Runtime1(Runtime):
     """The function's process, and the connection to it."""
-
-    def __init__(self, deno: Deno) -> None:
-        super().__init__(deno)
-        self.telemetry = deno.settings.telemetry
 
     def follow(self) -> None:
         """See Runtime."""
