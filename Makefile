@@ -3,10 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 EXAMPLE ?= examples/hello
-ARCHITECTURE ?= x86_64
+ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test soak check format clean build_deno_layer build_runtime_layer build_function wheel
+.PHONY: help setup demo test soak check format wheel clean \
+  build_deno_layer deploy_deno_layer build_runtime_layer deploy_runtime_layer build_function \
+  create_function update_function_code update_function_configuration delete_function
 
 help:  ## list the targets
 	@awk -F':.*## ' '/^[a-z_]+:.*## / {printf "  %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,14 +35,34 @@ check: setup  ## the gate alone
 format: setup  ## put Python and JavaScript in order
 	@scripts/format
 
+# The steps of a deployment, one by one, for EXAMPLE; ARGS go to lambdeno (ARGS="--region eu-west-1 --dry-run").
+
 build_deno_layer: setup  ## dist/deno-layer-<arch>.zip of EXAMPLE
-	@$(BIN)/lambdeno build deno-layer --project $(EXAMPLE)
+	@$(BIN)/lambdeno build deno-layer --project $(EXAMPLE) $(ARGS)
+
+deploy_deno_layer: setup  ## publish it where its digest is new; prints the layer's ARN
+	@$(BIN)/lambdeno deploy deno-layer --project $(EXAMPLE) $(ARGS)
 
 build_runtime_layer: setup  ## dist/runtime-layer.zip of EXAMPLE
-	@$(BIN)/lambdeno build runtime-layer --project $(EXAMPLE)
+	@$(BIN)/lambdeno build runtime-layer --project $(EXAMPLE) $(ARGS)
+
+deploy_runtime_layer: setup  ## publish it where its digest is new; prints the layer's ARN
+	@$(BIN)/lambdeno deploy runtime-layer --project $(EXAMPLE) $(ARGS)
 
 build_function: setup  ## dist/function.zip of EXAMPLE
-	@$(BIN)/lambdeno build function --project $(EXAMPLE)
+	@$(BIN)/lambdeno build function --project $(EXAMPLE) $(ARGS)
+
+create_function: setup  ## the function, its role and its log, on the layers deployed
+	@$(BIN)/lambdeno deploy function --project $(EXAMPLE) $(ARGS)
+
+update_function_code: setup  ## the code alone
+	@$(BIN)/lambdeno deploy code --project $(EXAMPLE) $(ARGS)
+
+update_function_configuration: setup  ## all but the code
+	@$(BIN)/lambdeno deploy configuration --project $(EXAMPLE) $(ARGS)
+
+delete_function: setup  ## the function, its role and its log; asks first
+	@$(BIN)/lambdeno destroy --project $(EXAMPLE) $(ARGS)
 
 wheel: setup  ## dist/lambdeno-*.whl, with bootstrap for both architectures in it
 	@scripts/wheel

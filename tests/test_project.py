@@ -152,6 +152,12 @@ def test_lambdas_own_bounds_are_within(tmp_path: Path, toml: str, memory: int, t
         ("[build]\nsourcemap = true", "build.sourcemap", "build.source_map"),
         ("[build]\nkeepnames = true", "build.keepnames", "build.keep_names"),
         ("[build]\nincludes = []", "build.includes", "build.include"),
+        ("tracin = true", "tracin", "tracing"),
+        ("[url]\ninvokemode = 'streaming'", "url.invokemode", "url.invoke_mode"),
+        ("[url.cors]\norigin = []", "url.cors.origin", "url.cors.origins"),
+        ("[vpc]\nsubnet = []", "vpc.subnet", "vpc.subnets"),
+        ("[role]\npolicie = []", "role.policie", "role.policies"),
+        ("[event_invoke]\nretry = 1", "event_invoke.retry", "event_invoke.retries"),
     ],
 )
 def test_an_unknown_key_gets_the_nearest_right_one(tmp_path: Path, toml: str, key: str, near: str) -> None:
@@ -164,8 +170,9 @@ def test_an_unknown_key_gets_the_nearest_right_one(tmp_path: Path, toml: str, ke
 @pytest.mark.parametrize(
     ("toml", "key", "known"),
     [
-        ("zzz = 1", "zzz", "name, entry, handler"),
-        ("root = '/'", "root", "name, entry, handler"),
+        ("zzz = 1", "zzz", "name, description, entry, handler"),
+        ("root = '/'", "root", "name, description, entry, handler"),
+        ("[url]\nzzz = 1", "url.zzz", "auth, invoke_mode, cors"),
         ("[deno]\nzzz = 1", "deno.zzz", "version, permissions, sha256"),
         ("[build]\nzzz = 1", "build.zzz", "check, minify, keep_names, source_map, code_cache, include"),
     ],
@@ -195,6 +202,17 @@ def test_a_key_like_none_gets_the_list(tmp_path: Path, toml: str, key: str, know
         ("signal_margin = '500'", "signal_margin", "a whole number"),
         ("signal_margin = 0.5", "signal_margin", "a whole number"),
         ("log_format = true", "log_format", "text"),
+        ("storage = '1 GB'", "storage", "a whole number"),
+        ("tracing = 'Active'", "tracing", "true or false"),
+        ("reserved_concurrency = 'none'", "reserved_concurrency", "a whole number"),
+        ("layers = 'arn'", "layers", "a list"),
+        ("tags = ['a']", "tags", "a table"),
+        ("tags = { a = 1 }", "tags.a", "text"),
+        ("url = true", "url", "a table"),
+        ("[url]\ncors = '*'", "url.cors", "a table"),
+        ("[url.cors]\norigins = '*'", "url.cors.origins", "a list"),
+        ("[vpc]\nsubnets = 'subnet-1'", "vpc.subnets", "a list"),
+        ("[event_invoke]\nretries = '1'", "event_invoke.retries", "a whole number"),
         ("log_format = 'json'\nlog_level = 3", "log_level", "text"),
         ("environment = 'A=1'", "environment", "a table"),
         ("environment = { RETRIES = 1 }", "environment.RETRIES", "text"),
@@ -237,6 +255,29 @@ def test_a_wrong_type_is_answered_with_the_right_one(
         ("timeout = 901", "timeout", "at most 900"),
         ("signal_margin = -1", "signal_margin", "at least 0"),
         ("signal_margin = 900001", "signal_margin", "at most 900000"),
+        ("storage = 511", "storage", "at least 512"),
+        ("storage = 10241", "storage", "at most 10240"),
+        ("reserved_concurrency = -1", "reserved_concurrency", "at least 0"),
+        ("log_retention = 2", "log_retention", "3288, 3653 days (0: for ever)"),
+        ("alias = '42'", "alias", "up to 128 letters, digits, - and _, and not a number"),
+        ("alias = 'to live'", "alias", "up to 128 letters, digits, - and _, and not a number"),
+        (f"description = '{'a' * 257}'", "description", "shorter"),
+        ("bucket = 'Mine'", "bucket", "3 to 63 small letters, digits, dots and hyphens"),
+        ("layers = ['ffmpeg:1']", "layers", ":layer:ffmpeg:3"),
+        ("[role]\nname = 'two words'", "role.name", "the name or the ARN of a role"),
+        ("[role]\npolicies = ['AdministratorAccess']", "role.policies", "ARNs of managed policies"),
+        ("[url]\nauth = 'AWS_IAM'", "url.auth", '"iam" or "none"'),
+        ("[url]\ninvoke_mode = 'RESPONSE_STREAM'", "url.invoke_mode", '"buffered" or "streaming"'),
+        ("[url.cors]\nmax_age = 86401", "url.cors.max_age", "at most 86400"),
+        ("[vpc]\nsubnets = ['main']", "vpc.subnets", "ids, such as subnet-0123abcd"),
+        ("[vpc]\nsecurity_groups = ['main']", "vpc.security_groups", "ids, such as sg-0123abcd"),
+        ("[event_invoke]\nretries = 3", "event_invoke.retries", "at most 2"),
+        ("[event_invoke]\nmax_event_age = 59", "event_invoke.max_event_age", "at least 60"),
+        (
+            "[event_invoke]\non_failure = 'queue'",
+            "event_invoke.on_failure",
+            "a topic, an event bus or a function",
+        ),
         ("log_format = 'JSON'", "log_format", '"text" or "json"'),
         ("log_level = ''", "log_level", '"trace", "debug", "info", "warn", "error" or "fatal"'),
         ("log_level = 'INFO'", "log_level", '"trace", "debug", "info", "warn", "error" or "fatal"'),
@@ -432,3 +473,41 @@ def test_settings_reach_the_bootstrap_as_variables(tmp_path: Path) -> None:
     }
     plain = project.load(write(tmp_path / "plain", 'runtime = "runtime2"'))
     assert plain.variables == {"LAMBDENO_RUNTIME": "runtime2"}
+
+
+LAYER = "arn:aws:lambda:eu-west-1:123456789012:layer:extra:1"
+
+
+@pytest.mark.parametrize(
+    ("toml", "words", "hint"),
+    [
+        (f"layers = {[LAYER] * 4}", "layers has 4, which makes 6 with lambdeno's own two", "name 3 at most"),
+        (
+            "[vpc]\nsubnets = ['subnet-1']",
+            "[vpc] has no subnets or no security_groups",
+            "at least one of each",
+        ),
+        ("[vpc]", "[vpc] has no subnets or no security_groups", "at least one of each"),
+        (
+            "[role]\nname = 'own'\npolicy = 'p.json'",
+            'role.policies and role.policy are for a role that lambdeno makes, and role.name names "own"',
+            "take role.name out",
+        ),
+        ("[tags]\n'aws:a' = 'b'", 'tags has the key "aws:a", which AWS does not take', "up to 128 letters"),
+        ("[tags]\n'a?' = 'b'", 'tags has the key "a?", which AWS does not take', "up to 128 letters"),
+        ("[tags]\na = 'b?'", "tags.a has a value that AWS does not take", "up to 256 letters"),
+        ("[tags]\n" + "\n".join(f"t{number} = ''" for number in range(50)), "has 50 tags", "use 49 at most"),
+    ],
+)
+def test_what_lambda_would_refuse_is_refused_here(tmp_path: Path, toml: str, words: str, hint: str) -> None:
+    """Keys that are right each by itself and wrong together, and AWS's own rules for tags."""
+    error = refusal(write(tmp_path, toml))
+    assert words in error.message
+    assert hint in error.hint
+    assert not JARGON.search(error.message + error.hint)
+
+
+def test_a_url_is_asked_for_by_its_table_alone(tmp_path: Path) -> None:
+    """An empty [url] is a URL with IAM's authentication; no table is no URL."""
+    assert project.load(write(tmp_path / "a", "")).url is None
+    assert project.load(write(tmp_path / "b", "[url]")).url == project.Url("iam", "buffered", None)

@@ -11,11 +11,23 @@ import msgspec
 
 from lambdeno import errors
 from lambdeno.cli import main
-from lambdeno.project import Build, Deno, Project, Runtime2
+from lambdeno.project import Build, Cors, Deno, EventInvoke, Project, Role, Runtime2, Url, Vpc
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = (ROOT / "docs/reference.md").read_text("utf-8")
 LAYER = ROOT / "src/lambdeno/layer/lambdeno"
+
+
+NESTED: dict[str, Callable[[], msgspec.Struct]] = {
+    "deno": Deno,
+    "build": Build,
+    "runtime2": Runtime2,
+    "role": Role,
+    "url": Url,
+    "cors": Cors,
+    "vpc": Vpc,
+    "event_invoke": EventInvoke,
+}
 
 
 def section(title: str) -> str:
@@ -32,11 +44,10 @@ def rows(text: str) -> dict[str, list[str]]:
 def keys(kind: Callable[[], msgspec.Struct], prefix: str = "") -> dict[str, object]:
     """The keys of a table of lambdeno.toml, with their defaults."""
     values = msgspec.structs.asdict(kind())
-    nested: dict[str, Callable[[], msgspec.Struct]] = {"deno": Deno, "build": Build, "runtime2": Runtime2}
     found: dict[str, object] = {}
     for name, value in values.items():
-        if name in nested:
-            found |= keys(nested[name], f"{name}.")
+        if name in NESTED:
+            found |= keys(NESTED[name], f"{prefix}{name}.")
         elif name != "root":
             found[prefix + name] = value
     return found

@@ -83,7 +83,7 @@ def digest(entries: Iterable[Entry]) -> str:
 def write(path: Path, entries: Iterable[Entry], progress: Progress = lambda _: None) -> Zip:
     """Write a zip, whole or not at all: what was there before stays until the new one is complete.
 
-    Raises BuildError (folder, disk) and ArtifactError (over 50 MB, two entries of one name).
+    Raises BuildError (folder, disk) and ArtifactError (two entries of one name).
     """
     ordered = sorted(entries, key=lambda entry: entry.name)
     for before, entry in itertools.pairwise(ordered):
@@ -98,8 +98,6 @@ def write(path: Path, entries: Iterable[Entry], progress: Progress = lambda _: N
                 _write(file, ordered, progress)
             temporary.chmod(0o644)
             size = temporary.stat().st_size
-            if size > limits.ZIPPED:
-                raise ArtifactError(*_too_large(path.name, size, limits.ZIPPED, "zipped", ordered))
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -145,16 +143,12 @@ def check_limits(zips: Iterable[Zip]) -> None:
     if unpacked > limits.UNPACKED:
         entries = [entry for item in made for entry in item.entries]
         names = " + ".join(item.path.name for item in made)
-        raise ArtifactError(*_too_large(names, unpacked, limits.UNPACKED, "unpacked", entries))
-
-
-def _too_large(name: str, size: int, limit: int, state: str, entries: Iterable[Entry]) -> tuple[str, str]:
-    largest = sorted(entries, key=lambda entry: -entry.size)[:5]
-    files = ", ".join(f"{entry.name} ({megabytes(entry.size)})" for entry in largest)
-    return (
-        f"{name} has {megabytes(size)} {state}; Lambda takes {megabytes(limit)}",
-        f"the largest files are {files}: leave some out",
-    )
+        largest = sorted(entries, key=lambda entry: -entry.size)[:5]
+        files = ", ".join(f"{entry.name} ({megabytes(entry.size)})" for entry in largest)
+        raise ArtifactError(
+            f"{names} has {megabytes(unpacked)} unpacked; Lambda takes {megabytes(limits.UNPACKED)}",
+            f"the largest files are {files}: leave some out",
+        )
 
 
 def megabytes(size: int) -> str:

@@ -15,7 +15,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from importlib import resources
@@ -33,6 +33,7 @@ from lambdeno.errors import ArtifactError, BuildError, DenoError, ProjectError
 from lambdeno.project import Project, Runtime2
 
 __all__ = [
+    "KINDS",
     "Artefact",
     "Watcher",
     "build",
@@ -45,6 +46,7 @@ __all__ = [
     "up_to_date",
 ]
 
+KINDS = ("deno-layer", "runtime-layer", "function")
 MANIFEST = "manifest.json"
 SBOM = "sbom.json"
 LAYER = Path(str(resources.files("lambdeno").joinpath("layer")))
@@ -198,17 +200,21 @@ def build_function(project: Project, watcher: Watcher = Watcher()) -> Artefact:
     return _record(project, Artefact("function", zipped, facts, tuple(notes)))
 
 
-def up_to_date(project: Project, watcher: Watcher = Watcher()) -> dict[str, Any]:
-    """The manifest, after building what is missing or older than what it is made from."""
+def up_to_date(
+    project: Project, watcher: Watcher = Watcher(), kinds: Collection[str] = KINDS
+) -> dict[str, Any]:
+    """The manifest, after building what is missing of these kinds or older than what it is made from."""
     rows = manifest(project)
-    runtime = _runtime_facts(project, _layer_entries(project, watcher))
     deno_facts = {"version": project.deno.version, "architecture": project.architecture}
-    if not _stands(project, rows.get("runtime-layer"), runtime):
-        build_runtime_layer(project, watcher)
-    if not _stands(project, rows.get("deno-layer"), deno_facts):
+    if "deno-layer" in kinds and not _stands(project, rows.get("deno-layer"), deno_facts):
         build_deno_layer(project, watcher)
+    if kinds == ("deno-layer",):
+        return manifest(project)
+    runtime = _runtime_facts(project, _layer_entries(project, watcher))
+    if "runtime-layer" in kinds and not _stands(project, rows.get("runtime-layer"), runtime):
+        build_runtime_layer(project, watcher)
     function = {"runtime": runtime["source"], "deno": project.deno.version}
-    if not _stands(project, rows.get("function"), function) or _edited(project):
+    if "function" in kinds and (not _stands(project, rows.get("function"), function) or _edited(project)):
         build_function(project, watcher)
     return manifest(project)
 
@@ -278,7 +284,7 @@ def manifest(project: Project) -> dict[str, Any]:
 
 def _is_row(row: object) -> bool:
     """Whether the manifest's row of an artefact has what every row has."""
-    wanted = {"file": str, "digest": str, "size": int, "unpacked": int}
+    wanted = {"file": str, "digest": str, "sha256": str, "size": int, "unpacked": int}
     return isinstance(row, dict) and all(isinstance(row.get(key), kind) for key, kind in wanted.items())
 
 

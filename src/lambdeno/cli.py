@@ -10,9 +10,10 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import asdict, replace
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -24,11 +25,17 @@ from lambdeno.errors import FunctionError, LambdenoError, UsageError
 
 if TYPE_CHECKING:
     from lambdeno.build import Artefact, Watcher
+    from lambdeno.deploy import Deployment
+    from lambdeno.deployment import Step
     from lambdeno.emulator import LocalLambda
+    from lambdeno.init import Runtime
     from lambdeno.invoke import Result
-    from lambdeno.project import Project
+    from lambdeno.logs import Event
+    from lambdeno.project import Architecture, Project
+    from lambdeno.template import Format, Template
 
 KINDS = ("deno-layer", "runtime-layer", "function")
+PARTS = ("all", *KINDS, "code", "configuration")
 PORT = 9000
 SANDBOXES = ("auto", "bubblewrap", "paths")
 
@@ -59,6 +66,9 @@ def _told(context: click.Context) -> Iterator[None]:
         _end(context, UsageError(error.format_message().rstrip("."), f"see {command} --help"))
     except LambdenoError as error:
         _end(context, error)
+    except click.Abort:  # an answer that is no, or none
+        click.echo("Nothing was changed", err=True)
+        context.exit(1)
     except KeyboardInterrupt:
         click.echo("", err=True)
         context.exit(130)
@@ -91,6 +101,55 @@ def _common(command: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
+def _aws_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Which account, which region."""
+    command = click.option("--region", metavar="NAME", help="AWS's region [default: the profile's].")(command)
+    return click.option("--profile", metavar="NAME", help="A profile of ~/.aws/config.")(command)
+
+
+@main.command()
+@click.argument("folder", required=False, type=click.Path(path_type=Path))
+@click.option("--template", default="hello", show_default=True, metavar="NAME", help="What it starts from.")
+@click.option("--name", help="The function's name [default: the folder's].")
+@click.option(
+    "--runtime",
+    type=click.Choice(("runtime1", "runtime2")),
+    help="One Deno process for all, or one for each invocation [default: runtime1].",
+)
+@click.option("--architecture", type=click.Choice(("x86_64", "arm64")), default="x86_64", show_default=True)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, for machines.")
+def init(
+    *,
+    folder: Path | None,
+    template: str,
+    name: str | None,
+    runtime: Runtime | None,
+    architecture: Architecture,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Write a new project into FOLDER [default: the current one]; never over a file that is there."""
+    from lambdeno import init as verb
+    from lambdeno.project import name_of
+
+    click.get_current_context().obj = as_json
+    is_asking = os.isatty(0) and not (yes or as_json)
+
+    def ask(question: str, default: str, kind: click.Choice[str] | None = None) -> Any:
+        if not is_asking:
+            return default
+        with redirect_stdout(sys.stderr):  # with err=True, click writes the last blank to stdout
+            return click.prompt(question, default, type=kind)
+
+    folder = Path(ask("Folder", "hello" if is_asking else ".")) if folder is None else folder
+    name = ask("Name of the function", name_of(folder)) if name is None else name
+    question = "runtime1: one Deno process for all; runtime2: one for each invocation\nRuntime"
+    runtime = runtime or ask(question, "runtime1", click.Choice(("runtime1", "runtime2")))
+    settings = verb.Settings(name, template, runtime, architecture)
+    _show_project(folder, name, verb.init(folder, settings))
+
+
 @main.command()
 @click.argument("kind", type=click.Choice(["all", *KINDS]), default="all")
 @_common
@@ -110,6 +169,35 @@ def build(kind: str, folder: Path) -> None:
 
 
 @main.command()
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(("sam", "cloudformation")),
+    default="sam",
+    show_default=True,
+    help="SAM uploads the zips; for CloudFormation they are in a bucket.",
+)
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Where to write it [default: stdout].",
+)
+@_common
+def template(form: Format, output: Path | None, folder: Path) -> None:
+    """Write a template of what deploy makes, for SAM or CloudFormation."""
+    from lambdeno import template as verb
+
+    project = _load(folder)
+    with _watcher() as watcher:
+        made = verb.template(project, form, output.parent if output else folder, watcher)
+    if output:
+        verb.write(output, str(made))
+    _show_template(made, form, output)
+
+
+@main.command()
 @click.argument("event", default="{}")
 @click.option("--async", "asynchronous", is_flag=True, help="Queue the event and return (Event).")
 @click.option(
@@ -117,23 +205,152 @@ def build(kind: str, folder: Path) -> None:
     metavar="URL",
     help=f"A local Lambda [default: port {PORT}, or one for this call].",
 )
-@click.option(
-    "--sandbox",
-    type=click.Choice(SANDBOXES),
-    default="auto",
-    help="For a local Lambda of this call.",
-)
+@click.option("--sandbox", type=click.Choice(SANDBOXES), help="For a local Lambda of this call.")
+@click.option("--remote", is_flag=True, help="Invoke the deployed function.")
+@click.option("--qualifier", metavar="NAME", help="Its version or alias [default: the project's alias].")
+@click.option("--stream", is_flag=True, help="Print its answer as it comes.")
+@_aws_options
 @_common
-def invoke(event: str, asynchronous: bool, endpoint_url: str | None, sandbox: str, folder: Path) -> None:
+def invoke(
+    *,
+    event: str,
+    asynchronous: bool,
+    endpoint_url: str | None,
+    sandbox: str | None,
+    remote: bool,
+    qualifier: str | None,
+    stream: bool,
+    profile: str | None,
+    region: str | None,
+    folder: Path,
+) -> None:
     """Send an EVENT (JSON, a file, or - for stdin) to the function and print its result."""
     from lambdeno import invoke as verb
 
+    here = {"--endpoint-url": endpoint_url, "--sandbox": sandbox}
+    there = {"--qualifier": qualifier, "--stream": stream, "--profile": profile, "--region": region}
+    _check_place(here, there, remote=remote)
+    if stream and asynchronous:
+        raise UsageError("--async and --stream exclude each other", "an event that is queued has no answer")
     project = _load(folder)
     payload = verb.read_event(event, sys.stdin.buffer)
     kind = "Event" if asynchronous else "RequestResponse"
-    with _endpoint(project, endpoint_url, sandbox) as endpoint:
-        result = verb.invoke(endpoint, project, payload, kind)
+    if remote:
+        from lambdeno import remote as deployed
+        from lambdeno.aws import Aws
+
+        aws = Aws(profile, region)
+        if stream:
+            result = _streamed(lambda write: deployed.stream(aws, project, payload, write, qualifier or ""))
+        else:
+            result = deployed.invoke(aws, project, payload, kind, qualifier or "")
+    else:
+        with _endpoint(project, endpoint_url, sandbox or "auto") as endpoint:
+            result = verb.invoke(endpoint, project, payload, kind)
     _show_result(result)
+
+
+def _check_place(here: Mapping[str, object], there: Mapping[str, object], *, remote: bool) -> None:
+    """Refuse options of the local Lambda with --remote, and AWS's without it. Raises UsageError."""
+    for option, value in (here if remote else there).items():
+        if value and remote:
+            raise UsageError(f"--remote and {option} exclude each other", f"{option} is for the local Lambda")
+        if value:
+            raise UsageError(f"{option} needs --remote", f"{option} is for the deployed function")
+
+
+@main.command()
+@click.option("--follow", "-f", is_flag=True, help="Go on until Ctrl-C.")
+@click.option(
+    "--since",
+    "start",
+    metavar="TIME",
+    default="10m",
+    show_default=True,
+    help="From 30s, 10m, 2h or 1d ago on, or from an ISO 8601 time on.",
+)
+@click.option("--filter", "pattern", metavar="PATTERN", default="", help="CloudWatch's filter pattern.")
+@_aws_options
+@_common
+def logs(
+    *,
+    follow: bool,
+    start: str,
+    pattern: str,
+    profile: str | None,
+    region: str | None,
+    folder: Path,
+) -> None:
+    """Print the deployed function's log: a line for each event; with --json, a document for each."""
+    from lambdeno import logs as verb
+    from lambdeno.aws import Aws
+
+    begin = verb.since(start, time.time())
+    project = _load(folder)
+    read = verb.follow if follow else verb.read
+    is_empty = True
+    for event in read(Aws(profile, region), project, begin, pattern):
+        is_empty = False
+        _show_log_event(event)
+    if is_empty and not _as_json():
+        click.echo(f'"{project.name}" has logged nothing since {start}, or it has not arrived yet', err=True)
+
+
+@main.command()
+@click.argument("part", type=click.Choice([*PARTS]), default="all")
+@click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
+@_aws_options
+@_common
+def deploy(part: str, dry_run: bool, profile: str | None, region: str | None, folder: Path) -> None:
+    """Deploy the function and its layers, or one PART: only what differs."""
+    from lambdeno import deploy as verb
+    from lambdeno.aws import Aws
+
+    project = _load(folder)
+    with _watcher() as watcher, _interruptible("lambdeno deploy"):
+        aws = Aws(profile, region)
+        done = verb.deploy(project, aws, part, watcher, dry_run=dry_run)
+    _show_deployment(project, part, aws.region, done, dry_run=dry_run)
+
+
+@main.command()
+@click.option("--layers", is_flag=True, help="The layers and the bucket too, which other functions may use.")
+@click.option("--keep-logs", is_flag=True, help="Leave the log group.")
+@click.option("--dry-run", is_flag=True, help="Show what would go, and change nothing.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@_aws_options
+@_common
+def destroy(
+    *,
+    layers: bool,
+    keep_logs: bool,
+    dry_run: bool,
+    yes: bool,
+    profile: str | None,
+    region: str | None,
+    folder: Path,
+) -> None:
+    """Delete the function, its role and its log; the layers only with --layers."""
+    from lambdeno import destroy as verb
+    from lambdeno.aws import Aws
+    from lambdeno.deploy import locked
+
+    project = _load(folder)
+    aws = Aws(profile, region)
+    with locked(project, wanted=not dry_run):
+        steps = verb.plan_of_removal(project, aws, with_layers=layers, keep_logs=keep_logs)
+        if steps and not dry_run:
+            _confirm(steps, f'Delete this in {aws.region}, for "{project.name}"?', sure=yes)
+            with _watcher() as watcher, _interruptible("lambdeno destroy"):
+                verb.destroy(steps, aws, watcher)
+    if _as_json():
+        click.echo(json.dumps({"steps": _rows_of(steps), "dry_run": dry_run}, indent=2))
+    elif not steps:
+        click.echo(f'There is nothing of "{project.name}" in {aws.region}', err=True)
+    elif dry_run:
+        _show_plan(steps)
+    else:
+        click.echo(f'"{project.name}" is gone from {aws.region}', err=True)
 
 
 @main.command()
@@ -242,6 +459,18 @@ def _show_error(error: LambdenoError) -> None:
         click.echo(click.style("hint: ", fg="cyan") + error.hint, err=True)
 
 
+def _show_project(folder: Path, name: str, files: list[Path]) -> None:
+    if _as_json():
+        row = {"folder": str(folder), "name": name, "files": [str(file) for file in files]}
+        click.echo(json.dumps(row, indent=2))
+        return
+    for file in files:
+        click.echo(click.format_filename(file))
+    steps = [] if folder == Path() else [f"cd {shlex.quote(click.format_filename(folder))}"]
+    steps += ["lambdeno dev", """lambdeno invoke '{"name":"Ada"}'""", "lambdeno deploy"]
+    click.echo("\n  ".join(["Next:", *steps]), err=True)
+
+
 def _show_artefacts(made: list[Artefact]) -> None:
     from lambdeno.archive import megabytes
 
@@ -271,6 +500,86 @@ def _show_artefacts(made: list[Artefact]) -> None:
         click.echo(click.style("note: ", fg="yellow") + note, err=True)
 
 
+def _show_template(made: Template, form: str, output: Path | None) -> None:
+    if _as_json():
+        row = {
+            "format": form,
+            "output": str(output) if output else None,
+            "parameters": made.parameters,
+            "template": made.document,
+        }
+        click.echo(json.dumps(row, indent=2))
+    elif output:
+        asks = f"; its parameters: {', '.join(made.parameters.values())}" if made.parameters else ""
+        click.echo(f"Wrote {output}{asks}", err=True)
+    else:
+        click.echo(str(made), nl=False)
+
+
+def _show_deployment(project: Project, part: str, region: str, done: Deployment, *, dry_run: bool) -> None:
+    """A layer's ARN, for whoever deploys the rest by other means; of a function, its URL."""
+    arn = done.arns.get(part, "") if part.endswith("-layer") else ""
+    if _as_json():
+        facts = {"arn": arn} if arn else {"function": project.name, "url": done.url, "version": done.version}
+        row = {"region": region, "dry_run": dry_run, "steps": _rows_of(done.steps), **facts}
+        click.echo(json.dumps(row, indent=2))
+        return
+    if not done.steps:
+        click.echo(f"Nothing to do: {region} has all of it", err=True)
+    elif dry_run:
+        _show_plan(done.steps)
+        return
+    else:
+        count = "1 step" if len(done.steps) == 1 else f"{len(done.steps)} steps"
+        click.echo(f"Deployed to {region} in {count}", err=True)
+    if arn or done.url:
+        click.echo(arn or done.url)
+
+
+def _show_plan(steps: Iterable[Step]) -> None:
+    """The steps as a table: what, from what, to what."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for title in ("step", "name", "what", "from", "to"):
+        table.add_column(title, overflow="fold")
+    colours = {"create": "green", "publish": "green", "update": "yellow", "delete": "red"}
+    for step in steps:
+        first = (Text(f"{step.verb} {step.noun}", style=colours[step.verb]), Text(step.name, style="bold"))
+        rows = [(change.what, change.before, change.after) for change in step.changes] or [("", "", "")]
+        for number, row in enumerate(rows):
+            table.add_row(*(first if number == 0 else ("", "")), *map(Text, row))
+    no_colour = bool(os.environ.get("NO_COLOR"))
+    width = None if sys.stdout.isatty() else 200  # a file has no edge
+    Console(no_color=no_colour, width=width, highlight=False).print(table)
+
+
+def _rows_of(steps: Iterable[Step]) -> list[dict[str, Any]]:
+    return [
+        {
+            "step": f"{step.verb} {step.noun}",
+            "name": step.name,
+            "changes": [asdict(change) for change in step.changes],
+        }
+        for step in steps
+    ]
+
+
+def _confirm(steps: Iterable[Step], question: str, *, sure: bool) -> None:
+    """Show what will go, and ask. Raises UsageError where nobody can answer."""
+    if sure:
+        return
+    if _as_json() or not sys.stdin.isatty():
+        raise UsageError(
+            "Nobody is there to be asked whether to delete this", "give --yes, or --dry-run to look"
+        )
+    _show_plan(steps)
+    with redirect_stdout(sys.stderr):  # with err=True, click writes the last blank to stdout
+        click.confirm(question, abort=True)
+
+
 def _show_result(result: Result) -> None:
     payload = result.payload.decode("utf-8", "replace")
     if _as_json():
@@ -285,6 +594,8 @@ def _show_result(result: Result) -> None:
             "log": result.log.splitlines(),
             "milliseconds": round(result.milliseconds, 3),
         }
+        if result.details:
+            row["details"] = result.details
         click.echo(json.dumps(row))
     else:
         for line in result.log.splitlines():
@@ -295,8 +606,43 @@ def _show_result(result: Result) -> None:
         if _as_json():
             click.get_current_context().exit(FunctionError.exit_code)
         raise FunctionError(
-            f"The function answered with an error ({result.function_error})", "see the log above"
+            f"The function answered with an error ({result.function_error})",
+            "see the log above",
+            detail=result.details,
         )
+
+
+def _streamed(send: Callable[[Callable[[bytes], None]], Result]) -> Result:
+    """Send an event; its answer goes to stdout as it comes, or with --json into the result."""
+    chunks: list[bytes] = []
+    if _as_json():
+        return replace(send(chunks.append), payload=b"".join(chunks))
+    end = b"\n"
+
+    def write(chunk: bytes) -> None:
+        nonlocal end
+        sys.stdout.buffer.write(chunk)
+        sys.stdout.buffer.flush()
+        end = chunk[-1:] or end
+
+    try:
+        return send(write)
+    finally:
+        if end != b"\n" and sys.stdout.isatty():
+            click.echo()
+
+
+def _show_log_event(event: Event) -> None:
+    from lambdeno import logs
+
+    if _as_json():
+        click.echo(json.dumps(logs.row_of(event)))
+        return
+    dim = event.level in (logs.PLATFORM, "TRACE", "DEBUG")
+    colour = {"WARN": "yellow", "ERROR": "red", "FATAL": "red"}.get(event.level)
+    line, encoding = logs.text_of(event), sys.stdout.encoding
+    line = line.encode(encoding, "backslashreplace").decode(encoding)
+    click.echo(click.style(line, fg=colour, dim=dim or None))
 
 
 @contextmanager
@@ -321,6 +667,16 @@ def _watcher() -> Iterator[Watcher]:
             step=lambda name: shown.reset(task, description=name, total=None),
             progress=lambda done, total: shown.update(task, completed=done, total=total),
         )
+
+
+@contextmanager
+def _interruptible(command: str) -> Iterator[None]:
+    """Tells who presses Ctrl-C that nothing is lost."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo(f"\nInterrupted: {command} goes on from what is there", err=True)
+        raise
 
 
 @contextmanager

@@ -12,6 +12,8 @@ __all__ = ["local_function"]
 def local_function(project: Project, watcher: Watcher = Watcher()) -> Function:
     """The project as the local Lambda takes it, its artefacts built where they are not up to date."""
     made = up_to_date(project, watcher)
+    if project.layers:
+        watcher.step("Further layers (layers in lambdeno.toml) are AWS's, and not in the local Lambda")
     return Function(
         name=project.name,
         code=project.dist / made["function"]["file"],

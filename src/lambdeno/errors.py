@@ -7,6 +7,8 @@
     │   └── DenoError        exit 4   the pinned Deno: get, verify, check, bundle
     ├── ArtifactError        exit 5   a zip is damaged, unsafe or over Lambda's limits
     ├── EmulatorError        exit 6   the local Lambda cannot start or serve
+    ├── AwsError             exit 7   AWS cannot be asked, or refuses a call
+    ├── DeployError          exit 8   what is there and what is wanted do not go together
     └── FunctionError        exit 1   the function answered with an error
 
 Only ``cli.main`` catches them; everything below raises. A message is one
@@ -18,8 +20,10 @@ from __future__ import annotations
 
 __all__ = [
     "ArtifactError",
+    "AwsError",
     "BuildError",
     "DenoError",
+    "DeployError",
     "EmulatorError",
     "FunctionError",
     "LambdenoError",
@@ -72,6 +76,18 @@ class EmulatorError(LambdenoError):
     """The local Lambda cannot start, or cannot serve."""
 
     exit_code = 6
+
+
+class AwsError(LambdenoError):
+    """AWS cannot be asked, or refuses a call: credentials, region, rights, network."""
+
+    exit_code = 7
+
+
+class DeployError(LambdenoError):
+    """What is there and what is wanted do not go together, or somebody else deploys too."""
+
+    exit_code = 8
 
 
 class FunctionError(LambdenoError):

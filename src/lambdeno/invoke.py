@@ -37,6 +37,7 @@ class Result:
     function_error: str  # "Unhandled", or empty
     log: str  # the tail, at most 4 KB
     milliseconds: float  # as the client saw it
+    details: str = ""  # of an error that ended a stream
 
     @property
     def ok(self) -> bool:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-__all__ = ["ENVIRONMENT", "RESERVED", "UNPACKED", "ZIPPED"]
+__all__ = ["CREDENTIALS", "DIRECT", "ENVIRONMENT", "LAYERS", "RESERVED", "TAGS", "UNPACKED"]
 
-ZIPPED = 50 * 1024 * 1024  # bytes of one artefact, uploaded directly
+DIRECT = 50 * 1024 * 1024  # bytes of a zip that a request can carry; a larger one goes through S3
 UNPACKED = 250 * 1024 * 1024  # bytes of the function and all its layers
 ENVIRONMENT = 4096  # bytes of all variables, keys and values together
+LAYERS = 5  # of one function
+TAGS = 49  # AWS's 50, and one is ours
 
 # Variables that Lambda sets and refuses in a function's configuration:
 # https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html

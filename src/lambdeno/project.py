@@ -6,17 +6,31 @@ Every key is optional; docs/reference.md lists them all, held to this file by a 
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import msgspec
 
 from lambdeno import limits
 from lambdeno.errors import ProjectError
 
-__all__ = ["Architecture", "Build", "Deno", "Project", "Runtime2", "load"]
+__all__ = [
+    "Architecture",
+    "Build",
+    "Cors",
+    "Deno",
+    "EventInvoke",
+    "Project",
+    "Role",
+    "Runtime2",
+    "Url",
+    "Vpc",
+    "load",
+    "name_of",
+]
 
 FILE = "lambdeno.toml"
 DENO_VERSION = "2.9.8"
@@ -27,6 +41,18 @@ Architecture = Literal["x86_64", "arm64"]
 Name = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9_-]{1,64}\Z")]
 Handler = Annotated[str, msgspec.Meta(pattern=r"\A[^\s.][^\s]*\.[^\s.]+\Z", max_length=128)]
 Version = Annotated[str, msgspec.Meta(pattern=r"\A[0-9]+\.[0-9]+\.[0-9]+\Z")]
+# Lambda's own patterns, from the API reference of CreateFunction, CreateAlias and PublishLayerVersion
+Alias = Annotated[str, msgspec.Meta(pattern=r"\A(?![0-9]+\Z)[A-Za-z0-9_-]{0,128}\Z")]
+LayerArn = Annotated[
+    str, msgspec.Meta(pattern=r"\Aarn:aws[a-z-]*:lambda:[a-z0-9-]+:\d{12}:layer:[\w-]+:\d+\Z")
+]
+Arn = Annotated[str, msgspec.Meta(pattern=r"\Aarn:aws[a-z-]*:[a-z0-9-]+:[a-z0-9-]*:(?:\d{12}|aws)?:\S+\Z")]
+RoleName = Annotated[
+    str, msgspec.Meta(pattern=r"\A(?:arn:aws[a-z-]*:iam::\d{12}:role/\S+|[\w+=,.@-]{1,64})?\Z")
+]
+Bucket = Annotated[str, msgspec.Meta(pattern=r"\A(?:[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])?\Z")]
+Subnet = Annotated[str, msgspec.Meta(pattern=r"\Asubnet-[0-9a-z]+\Z")]
+SecurityGroup = Annotated[str, msgspec.Meta(pattern=r"\Asg-[0-9a-zA-Z]+\Z")]
 
 PLATFORMS = ("linux-x86_64", "linux-arm64", "macos-x86_64", "macos-arm64", "windows-x86_64")
 OURS = frozenset(
@@ -67,11 +93,62 @@ class Runtime2(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     private_tmp: bool = False  # an empty folder for each invocation, in place of the shared /tmp
 
 
+class Role(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``[role]``: what the function may do. Without a name, one with the least rights is made."""
+
+    name: RoleName = ""  # name or ARN of a role that is there
+    policies: tuple[Arn, ...] = ()  # managed policies, attached to the role that is made
+    policy: str = ""  # a file with a policy document, put into the role that is made
+
+
+class Cors(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``[url.cors]``: which pages of other origins may call the function's URL."""
+
+    origins: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
+    headers: tuple[str, ...] = ()
+    expose: tuple[str, ...] = ()
+    max_age: Annotated[int, msgspec.Meta(ge=0, le=86400)] = 0  # s
+    credentials: bool = False
+
+
+class Url(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``[url]``: a Function URL. The table alone, empty, asks for one."""
+
+    auth: Literal["iam", "none"] = "iam"  # none: anybody may call it
+    invoke_mode: Literal["buffered", "streaming"] = "buffered"
+    cors: Cors | None = None
+
+
+class Vpc(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``[vpc]``: the private network that the function is attached to."""
+
+    subnets: tuple[Subnet, ...] = ()
+    security_groups: tuple[SecurityGroup, ...] = ()
+
+
+class EventInvoke(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``[event_invoke]``: what becomes of events that are queued (invocation type Event)."""
+
+    max_event_age: Annotated[int, msgspec.Meta(ge=60, le=21600)] = 21600  # s
+    retries: Annotated[int, msgspec.Meta(ge=0, le=2)] = 2
+    on_success: Arn | None = None  # of a queue, a topic, an event bus or a function
+    on_failure: Arn | None = None
+
+
+# The days that CloudWatch Logs takes; 0 is "never expire":
+# https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_PutRetentionPolicy.html
+Retention = Literal[
+    0, 1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653
+]  # fmt: skip
+
+
 class Project(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One function: what it is made from and how Lambda runs it."""
 
     root: Path = Path()  # the project folder; never read from the file
     name: Name = ""
+    description: Annotated[str, msgspec.Meta(max_length=256)] = ""
     entry: str = "src/main.ts"
     handler: Handler = "function.handler"
     runtime: Literal["runtime1", "runtime2"] = "runtime1"
@@ -79,13 +156,25 @@ class Project(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     architecture: Architecture = "x86_64"
     memory: Annotated[int, msgspec.Meta(ge=128, le=10240)] = 512  # MB
     timeout: Annotated[int, msgspec.Meta(ge=1, le=900)] = 10  # s
+    storage: Annotated[int, msgspec.Meta(ge=512, le=10240)] = 512  # MB of /tmp
     signal_margin: Annotated[int, msgspec.Meta(ge=0, le=900_000)] = SIGNAL_MARGIN  # ms before the deadline
     log_format: Literal["text", "json"] = "text"
     log_level: Literal["trace", "debug", "info", "warn", "error", "fatal"] | None = None  # None: all
+    log_retention: Retention = 30  # days
+    tracing: bool = False  # X-Ray
+    alias: Alias = ""  # which follows the newest version; empty: no versions are published
+    reserved_concurrency: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    layers: tuple[LayerArn, ...] = ()  # further ones, above ours
+    bucket: Bucket = ""  # for artefacts that are too large to be sent; empty: one is made
     environment: dict[str, str] = {}
+    tags: dict[str, str] = {}
     deno: Deno = Deno()
     build: Build = Build()
     runtime2: Runtime2 = Runtime2()
+    role: Role = Role()
+    url: Url | None = None
+    vpc: Vpc | None = None
+    event_invoke: EventInvoke | None = None
 
     @property
     def dist(self) -> Path:
@@ -109,7 +198,16 @@ class Project(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return {**self.environment, **added}
 
 
-TABLES: dict[str, type[msgspec.Struct]] = {"deno": Deno, "build": Build, "runtime2": Runtime2}
+TABLES: dict[str, type[msgspec.Struct]] = {
+    "deno": Deno,
+    "build": Build,
+    "runtime2": Runtime2,
+    "role": Role,
+    "url": Url,
+    "url.cors": Cors,
+    "vpc": Vpc,
+    "event_invoke": EventInvoke,
+}
 
 
 def load(folder: Path) -> Project:
@@ -130,6 +228,7 @@ def load(folder: Path) -> Project:
         raise ProjectError(f'"{path}" is not TOML: {error}', "mend that line") from None
     _refuse_unknown(path, values, Project, "")
     _check_texts(path, "environment", values.get("environment"))
+    _check_texts(path, "tags", values.get("tags"))
     deno = values.get("deno")
     _check_texts(path, "deno.sha256", deno.get("sha256") if isinstance(deno, dict) else None)
     try:
@@ -138,6 +237,7 @@ def load(folder: Path) -> Project:
         raise ProjectError(*_explain(path, str(error))) from None
     _check_checksums(path, project.deno.sha256)
     _check_environment(path, project)
+    _check_deployment(path, project)
     if project.runtime2 != Runtime2() and project.runtime != "runtime2":
         raise ProjectError(
             f'"{path}" has settings in [runtime2], and runtime = "{project.runtime}"',
@@ -148,8 +248,16 @@ def load(folder: Path) -> Project:
             f'"{path}" has log_level = "{project.log_level}", and log_format = "{project.log_format}"',
             'set log_format = "json", or take log_level out: Lambda knows no levels of text',
         )
-    name = project.name or re.sub(r"[^A-Za-z0-9_-]+", "-", folder.resolve().name)[:64] or "function"
-    return msgspec.structs.replace(project, root=folder, name=name)
+    return msgspec.structs.replace(project, root=folder, name=project.name or name_of(folder))
+
+
+def name_of(folder: Path) -> str:
+    """The name of a folder's function where nobody names it."""
+    try:
+        name = Path(os.path.realpath(folder)).name  # resolve() raises for a loop of links
+    except OSError:  # the current folder was removed
+        name = folder.name
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", name)[:64] or "function"
 
 
 def _refuse_unknown(path: Path, values: object, kind: type[msgspec.Struct], where: str) -> None:
@@ -163,8 +271,8 @@ def _refuse_unknown(path: Path, values: object, kind: type[msgspec.Struct], wher
                 f'"{path}" has an unknown key "{where}{key}"',
                 f'did you mean "{where}{near[0]}"?' if near else f"known keys: {', '.join(known)}",
             )
-        if key in TABLES and not where:
-            _refuse_unknown(path, value, TABLES[key], f"{key}.")
+        if where + key in TABLES:
+            _refuse_unknown(path, value, TABLES[where + key], f"{where}{key}.")
 
 
 WORDS = {
@@ -182,8 +290,17 @@ WORDS = {
 }
 PATTERNS = {
     "name": "1 to 64 letters, digits, - and _",
+    "role.name": "the name or the ARN of a role",
     "handler": "<file>.<export>, such as function.handler",
     "version": "three numbers, such as 2.9.8",
+    "alias": "up to 128 letters, digits, - and _, and not a number",
+    "layers": "ARNs of layer versions, such as arn:aws:lambda:eu-west-1:<account>:layer:ffmpeg:3",
+    "policies": "ARNs of managed policies",
+    "on_success": "the ARN of a queue, a topic, an event bus or a function",
+    "on_failure": "the ARN of a queue, a topic, an event bus or a function",
+    "bucket": "3 to 63 small letters, digits, dots and hyphens",
+    "subnets": "ids, such as subnet-0123abcd",
+    "security_groups": "ids, such as sg-0123abcd",
 }
 
 
@@ -201,6 +318,9 @@ def _explain(path: Path, problem: str) -> tuple[str, str]:
             "architecture": '"x86_64" or "arm64"',
             "log_format": '"text" or "json"',
             "log_level": '"trace", "debug", "info", "warn", "error" or "fatal"',
+            "log_retention": f"{', '.join(map(str, get_args(Retention)))} days (0: for ever)",
+            "auth": '"iam" or "none"',
+            "invoke_mode": '"buffered" or "streaming"',
         }
         return (
             f'"{path}": "{key}" has a value that is unknown',
@@ -211,7 +331,10 @@ def _explain(path: Path, problem: str) -> tuple[str, str]:
         side = "at least" if sign == ">=" else "at most"
         return f'"{path}": "{key}" is out of range', f"{key} must be {side} {bound}"
     if not got:
-        return f'"{path}": "{key}" is malformed', f"{key} must be {PATTERNS.get(last, 'shorter')}"
+        return (
+            f'"{path}": "{key}" is malformed',
+            f"{key} must be {PATTERNS.get(key) or PATTERNS.get(last, 'shorter')}",
+        )
     subject = f"{key}: each of its values" if is_item else key
     return (
         f'"{path}": "{key}" is or holds {WORDS.get(got, got)}',
@@ -261,3 +384,41 @@ def _check_environment(path: Path, project: Project) -> None:
             f'"{path}": the environment has {size} bytes; Lambda takes {limits.ENVIRONMENT}',
             "move large values to a file or a parameter store",
         )
+
+
+def _check_deployment(path: Path, project: Project) -> None:
+    """What Lambda would refuse and no single key shows."""
+    if 2 + len(project.layers) > limits.LAYERS:
+        raise ProjectError(
+            f'"{path}": layers has {len(project.layers)}, which makes '
+            f"{2 + len(project.layers)} with lambdeno's own two; Lambda takes {limits.LAYERS}",
+            f"name {limits.LAYERS - 2} at most",
+        )
+    if project.vpc and not (project.vpc.subnets and project.vpc.security_groups):
+        raise ProjectError(
+            f'"{path}": [vpc] has no subnets or no security_groups', "name at least one of each"
+        )
+    if project.role.name and (project.role.policies or project.role.policy):
+        raise ProjectError(
+            f'"{path}": role.policies and role.policy are for a role that lambdeno makes, '
+            f'and role.name names "{project.role.name}"',
+            "give that role its rights where it is made, or take role.name out",
+        )
+    _check_tags(path, project.tags)
+
+
+def _check_tags(path: Path, tags: dict[str, str]) -> None:
+    """AWS's rules: https://docs.aws.amazon.com/tag-editor/latest/userguide/tagging.html."""
+    for key, value in tags.items():
+        if not re.fullmatch(r"[\w .:/=+@-]{1,128}", key) or key.lower().startswith("aws:"):
+            raise ProjectError(
+                f'"{path}": tags has the key "{key}", which AWS does not take',
+                'use up to 128 letters, digits, spaces and _.:/=+-@, and not "aws:" at its start',
+            )
+        if not re.fullmatch(r"[\w .:/=+@-]{0,256}", value):
+            raise ProjectError(
+                f'"{path}": tags.{key} has a value that AWS does not take',
+                "use up to 256 letters, digits, spaces and _.:/=+-@",
+            )
+    if len(tags) > limits.TAGS:
+        raise ProjectError(f'"{path}" has {len(tags)} tags', f"use {limits.TAGS} at most")

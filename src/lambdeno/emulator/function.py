@@ -20,7 +20,6 @@ KEY = re.compile(r"[a-zA-Z][a-zA-Z0-9_]+")
 NAME = re.compile(r"[a-zA-Z0-9-_]{1,64}")
 RUNTIME = re.compile(r"provided\.al2023|provided\.al2|python3\.[0-9]{1,2}")
 MACHINES = {"amd64": "x86_64", "x86_64": "x86_64", "arm64": "arm64", "aarch64": "arm64"}
-LAYER_LIMIT = 5
 LOG_FORMATS = ("Text", "JSON")
 LOG_LEVELS = ("", "TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
 
@@ -64,9 +63,10 @@ class Function:
             )
         self._check_choice("log format", self.log_format, LOG_FORMATS)
         self._check_choice("log level", self.log_level, LOG_LEVELS)
-        if len(self.layers) > LAYER_LIMIT:
+        if len(self.layers) > limits.LAYERS:
             raise EmulatorError(
-                f'Function "{self.name}" has {len(self.layers)} layers', "Lambda takes at most 5"
+                f'Function "{self.name}" has {len(self.layers)} layers',
+                f"Lambda takes at most {limits.LAYERS}",
             )
         self._check_environment()
 

@@ -1,0 +1,311 @@
+"""Plans and steps against Lambda's answers as its API reference has them, where moto has them otherwise."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from botocore.stub import ANY, Stubber
+
+from lambdeno import project
+from lambdeno.archive import Entry, write
+from lambdeno.aws import Aws, Refused
+from lambdeno.deployment import Actual, Artefact, Desired, Progress, plan, policies, steps, wanted
+from lambdeno.deployment.actual import Deployed, FoundRole
+from lambdeno.deployment.desired import role_name
+from lambdeno.deployment.step import with_role
+from lambdeno.errors import DeployError
+from tests.account import REGION, session_of
+
+ACCOUNT = "123456789012"
+ARN = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:shop"
+ROLE = f"arn:aws:iam::{ACCOUNT}:role/lambdeno-shop-{REGION}"
+LAYERS = [f"arn:aws:lambda:{REGION}:{ACCOUNT}:layer:lambdeno-{kind}-x86_64:1" for kind in ("deno", "runtime")]
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> project.Project:
+    """A small project."""
+    (tmp_path / "lambdeno.toml").write_text('name = "shop"\n[environment]\nTOKEN = "a secret"\n')
+    return project.load(tmp_path)
+
+
+@pytest.fixture
+def artefacts(tmp_path: Path) -> dict[str, Artefact]:
+    """Small artefacts."""
+    facts = {"version": "2.9.8", "shape": "os-only", "deno": "2.9.8"}
+    made = {}
+    for kind in ("deno-layer", "runtime-layer", "function"):
+        zipped = write(tmp_path / f"{kind}.zip", [Entry("file", kind.encode())])
+        made[kind] = Artefact(zipped.path, zipped.digest, zipped.sha256, zipped.size, facts)
+    return made
+
+
+def desired_of(shop: project.Project, artefacts: dict[str, Artefact]) -> Desired:
+    """The desired state in one region."""
+    return wanted(shop, artefacts, runtime="provided.al2023", region=REGION)
+
+
+def actual_of(shop: project.Project, artefacts: dict[str, Artefact], **configuration: Any) -> Actual:
+    """The same, deployed, as GetFunction and the others answer for a function that is in use."""
+    told = {
+        "FunctionName": "shop",
+        "FunctionArn": ARN,
+        "Runtime": "provided.al2023",
+        "Role": ROLE,
+        "Handler": "function.handler",
+        "CodeSize": artefacts["function"].size,
+        "Description": "",
+        "Timeout": 10,
+        "MemorySize": 512,
+        "LastModified": "2026-01-01T00:00:00.000+0000",
+        "CodeSha256": artefacts["function"].code_sha256,
+        "Version": "$LATEST",
+        "VpcConfig": {
+            "SubnetIds": [],
+            "SecurityGroupIds": [],
+            "VpcId": "",
+            "Ipv6AllowedForDualStack": False,
+        },
+        "Environment": {"Variables": {"TOKEN": "a secret", "LAMBDENO_RUNTIME": "runtime1"}},
+        "TracingConfig": {"Mode": "PassThrough"},
+        "RevisionId": "c1f5b1a3-0000-0000-0000-000000000000",
+        "Layers": [{"Arn": arn, "CodeSize": 1} for arn in LAYERS],
+        "State": "Active",
+        "LastUpdateStatus": "Successful",
+        "PackageType": "Zip",
+        "Architectures": ["x86_64"],
+        "EphemeralStorage": {"Size": 512},
+        "SnapStart": {"ApplyOn": "None", "OptimizationStatus": "Off"},
+        "RuntimeVersionConfig": {"RuntimeVersionArn": f"arn:aws:lambda:{REGION}::runtime:0123"},
+        "LoggingConfig": {"LogFormat": "Text", "LogGroup": "/aws/lambda/shop"},
+        **configuration,
+    }
+    function = desired_of(shop, artefacts).function
+    assert function
+    return Actual(
+        layers=dict(zip(("deno-layer", "runtime-layer"), LAYERS, strict=True)),
+        role=FoundRole(ROLE, True, function.role.permissions),
+        log_retention=30,
+        function=Deployed(
+            configuration={key: value for key, value in told.items() if value is not None},
+            tags={"managed-by": "lambdeno", "aws:cloudformation:stack-name": "of AWS itself"},
+            concurrency=None,
+            aliases={},
+            version=None,
+            urls={},
+            statements={},
+            event_invokes={},
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {},
+        {"Environment": {"Variables": {"LAMBDENO_RUNTIME": "runtime1", "TOKEN": "a secret"}}},
+        {"VpcConfig": None, "TracingConfig": None, "EphemeralStorage": None, "Architectures": None},
+        {"Description": None, "LoggingConfig": None},
+        {
+            "LoggingConfig": {
+                "LogFormat": "Text",
+                "ApplicationLogLevel": "INFO",
+                "LogGroup": "/aws/lambda/shop",
+            }
+        },
+    ],
+)
+def test_what_lambda_tells_of_a_deployed_function_needs_no_step(
+    shop: project.Project, artefacts: dict[str, Artefact], told: dict[str, Any]
+) -> None:
+    """Fields that Lambda adds, leaves out or orders otherwise are no difference."""
+    assert plan(desired_of(shop, artefacts), actual_of(shop, artefacts, **told)) == []
+
+
+def test_a_url_as_lambda_tells_it_needs_no_step(
+    shop: project.Project, artefacts: dict[str, Artefact]
+) -> None:
+    """Empty and false values of CORS, and another order, are no difference."""
+    cors = project.Cors(origins=("https://b.example", "https://a.example"), methods=("GET",))
+    changed = msgspec.structs.replace(shop, url=project.Url(cors=cors))
+    actual = actual_of(changed, artefacts)
+    assert actual.function
+    url = {
+        "FunctionUrl": "https://x.lambda-url.eu-west-1.on.aws/",
+        "FunctionArn": ARN,
+        "AuthType": "AWS_IAM",
+        "InvokeMode": "BUFFERED",
+        "Cors": {
+            "AllowCredentials": False,
+            "AllowHeaders": [],
+            "AllowMethods": ["GET"],
+            "AllowOrigins": ["https://a.example", "https://b.example"],
+            "MaxAge": 0,
+        },
+    }
+    actual = replace(actual, function=replace(actual.function, urls={"$LATEST": url}))
+    assert plan(desired_of(changed, artefacts), actual) == []
+
+
+def test_a_plan_names_what_changes_and_no_secret(
+    shop: project.Project, artefacts: dict[str, Artefact]
+) -> None:
+    """Variables are named, their values are not; ARNs are shown without account."""
+    actual = actual_of(
+        shop,
+        artefacts,
+        MemorySize=128,
+        Role=f"arn:aws:iam::{ACCOUNT}:role/former",
+        Environment={"Variables": {"TOKEN": "an older secret", "OLD": "gone"}},
+        Layers=[{"Arn": f"arn:aws:lambda:{REGION}:{ACCOUNT}:layer:lambdeno-deno-x86_64:9"}],
+    )
+    [step] = plan(desired_of(shop, artefacts), actual)
+    assert (step.verb, step.noun, step.name) == ("update", "configuration", "shop")
+    changes = {change.what: (change.before, change.after) for change in step.changes}
+    assert changes["memory"] == ("128", "512")
+    assert changes["role"] == ("former", f"lambdeno-shop-{REGION}")
+    assert changes["layers"] == (
+        "lambdeno-deno-x86_64:9",
+        "lambdeno-deno-x86_64:1, lambdeno-runtime-x86_64:1",
+    )
+    assert changes["environment.OLD"] == ("••••", "")
+    assert changes["environment.TOKEN"] == ("••••", "•••• (another value)")
+    assert changes["environment.LAMBDENO_RUNTIME"] == ("", "runtime1")
+    words = json.dumps([[change.what, change.before, change.after] for change in step.changes])
+    assert ACCOUNT not in words
+    assert "secret" not in words
+
+
+def test_a_role_has_the_least_rights(shop: project.Project) -> None:
+    """Two actions on the function's own log; each further right has a key that asks for it."""
+
+    def actions(**keys: Any) -> dict[str, tuple[list[str], str]]:
+        changed = msgspec.structs.replace(shop, **keys)
+        document = policies.permissions(changed, "arn:aws:logs:eu-west-1:*:log-group:/aws/lambda/shop")
+        return {one["Sid"]: (one["Action"], one["Resource"]) for one in document["Statement"]}
+
+    logs = (
+        ["logs:CreateLogStream", "logs:PutLogEvents"],
+        "arn:aws:logs:eu-west-1:*:log-group:/aws/lambda/shop:*",
+    )
+    assert actions() == {"Logs": logs}
+    assert set(actions(tracing=True)) == {"Logs", "Traces"}
+    assert set(actions(vpc=project.Vpc(("subnet-1",), ("sg-1",)))) == {"Logs", "Network"}
+    queue = f"arn:aws:sqs:{REGION}:{ACCOUNT}:failed"
+    assert actions(event_invoke=project.EventInvoke(on_failure=queue))["OnFailure"] == (
+        ["sqs:SendMessage"],
+        queue,
+    )
+    bucket = actions(event_invoke=project.EventInvoke(on_success="arn:aws:s3:::done"))
+    assert bucket["OnSuccess"] == (["s3:PutObject"], "arn:aws:s3:::done/*")
+
+
+def test_a_role_s_name_fits_and_is_the_function_s_own() -> None:
+    """IAM takes 64 characters, and is one for all regions."""
+    long = "n" * 64
+    found = {
+        role_name(name, region)
+        for name in ("shop", long, f"{long[:-1]}m")
+        for region in (REGION, "ap-southeast-2")
+    }
+    assert len(found) == 6
+    assert all(len(name) <= 64 for name in found)
+    assert role_name("shop", REGION) == "lambdeno-shop-eu-west-1"
+
+
+# --- answers that moto cannot give -----------------------------------------------------------------
+
+
+@pytest.fixture
+def aws() -> Aws:
+    """A client that pauses for no time; its answers are recorded ones."""
+    slept: list[float] = []
+    made = Aws(session=session_of("AKIAEXAMPLE", "nobody's"), sleep=slept.append)
+    made.slept = slept  # type: ignore[attr-defined]
+    return made
+
+
+@pytest.fixture
+def lambda_api(aws: Aws) -> Iterator[Stubber]:
+    """Lambda's answers, in order; each has to be asked for."""
+    with Stubber(aws.lambda_) as stubber:
+        yield stubber
+        stubber.assert_no_pending_responses()
+
+
+UNASSUMED = "The role defined for the function cannot be assumed by Lambda."
+
+
+def test_a_role_that_is_still_unknown_to_lambda_is_waited_for(aws: Aws, lambda_api: Stubber) -> None:
+    """IAM tells Lambda of a new role some seconds later."""
+    for _ in range(3):
+        lambda_api.add_client_error("create_function", "InvalidParameterValueException", UNASSUMED, 400)
+    lambda_api.add_response("create_function", {"FunctionArn": ARN})
+    request = {"FunctionName": "shop", "Role": ROLE, "Code": {"ZipFile": b""}}
+    assert with_role(aws, aws.lambda_.create_function, request)["FunctionArn"] == ARN
+    assert aws.slept == [1, 2, 4]  # type: ignore[attr-defined]
+
+
+def test_a_role_that_lambda_never_learns_of_is_told(aws: Aws, lambda_api: Stubber) -> None:
+    """The wait has an end, in AWS's own words."""
+    for _ in range(8):
+        lambda_api.add_client_error("create_function", "InvalidParameterValueException", UNASSUMED, 400)
+    request = {"FunctionName": "shop", "Role": ROLE, "Code": {"ZipFile": b""}}
+    with pytest.raises(Refused, match="cannot be assumed by Lambda"):
+        with_role(aws, aws.lambda_.create_function, request)
+
+
+def test_a_function_that_cannot_become_active_says_why(aws: Aws, lambda_api: Stubber) -> None:
+    """State Failed is an end, with Lambda's reason and without an account."""
+    failed = {"State": "Failed", "StateReason": f"no rights to create an ENI in account {ACCOUNT}"}
+    lambda_api.add_response("get_function", {"Configuration": failed})
+    with pytest.raises(DeployError, match="no rights to create an ENI in account <account>"):
+        aws.wait("function_active_v2", "shop")
+
+
+def test_a_wait_that_is_throttled_goes_on(aws: Aws, lambda_api: Stubber) -> None:
+    """To be asked less often is no failure of the function."""
+    lambda_api.add_client_error("get_function", "TooManyRequestsException", "Rate exceeded", 429)
+    lambda_api.add_response("get_function", {"Configuration": {"State": "Active"}})
+    aws.wait("function_active_v2", "shop")
+    assert len(aws.slept) == 1  # type: ignore[attr-defined]
+
+
+def test_what_arrives_otherwise_than_it_was_sent_is_an_error(
+    aws: Aws, lambda_api: Stubber, shop: project.Project, artefacts: dict[str, Artefact]
+) -> None:
+    """Lambda tells the checksum of what it has."""
+    layer = desired_of(shop, artefacts).layers[0]
+    content = {"CodeSha256": "another"}
+    lambda_api.add_response(
+        "publish_layer_version",
+        {"LayerVersionArn": LAYERS[0], "Content": content},
+        {
+            "LayerName": layer.name,
+            "Description": layer.description,
+            "Content": {"ZipFile": artefacts["deno-layer"].path.read_bytes()},
+            "CompatibleArchitectures": ["x86_64"],
+            "LicenseInfo": "MIT",
+        },
+    )
+    step = steps.PublishLayer(name=layer.name, layer=layer, bucket="")
+    with pytest.raises(DeployError, match=r"is not deno-layer\.zip"):
+        step.apply(aws, Progress())
+
+
+def test_a_layer_that_was_never_published_has_no_versions(aws: Aws, lambda_api: Stubber) -> None:
+    """Whether Lambda answers with an empty list or says that there is none."""
+    lambda_api.add_client_error("list_layer_versions", "ResourceNotFoundException", "none", 404)
+    assert list(aws.pages(aws.lambda_.list_layer_versions, "LayerVersions", LayerName="x")) == []
+    lambda_api.add_response("list_layer_versions", {"LayerVersions": [{"Version": 2}], "NextMarker": "m"})
+    lambda_api.add_response(
+        "list_layer_versions", {"LayerVersions": [{"Version": 1}]}, {"LayerName": ANY, "Marker": "m"}
+    )
+    rows = list(aws.pages(aws.lambda_.list_layer_versions, "LayerVersions", LayerName="x"))
+    assert [row["Version"] for row in rows] == [2, 1]
