@@ -11,6 +11,7 @@ import os
 import random
 import re
 import time
+import urllib.parse
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -43,9 +44,10 @@ WAIT = {"Delay": 1, "MaxAttempts": 300}  # s; a function in a VPC is up to 5 min
 CONFIG = Config(
     # call() knows what may be repeated: botocore would repeat a write whose answer was lost
     retries={"total_max_attempts": 1},
-    read_timeout=960,  # s: Lambda's longest invocation and a little
+    connect_timeout=10,  # s
     user_agent_extra="lambdeno",
 )
+INVOKING = CONFIG.merge(Config(read_timeout=960))  # s: Lambda's longest invocation and a little
 
 THROTTLED = frozenset(
     {
@@ -143,7 +145,7 @@ class Aws:
     def lambda_(self) -> LambdaClient:
         """The client of Lambda."""
         with _made():
-            return self._session.client("lambda", config=CONFIG)
+            return self._session.client("lambda", config=INVOKING)
 
     @cached_property
     def iam(self) -> IAMClient:
@@ -328,6 +330,8 @@ def action_of(operation: Callable[..., Any] | None, error: exceptions.ClientErro
 def _made() -> Iterator[None]:
     """A client on its way."""
     try:
+        # boto3 meets a port that can be none at the first call, and not before
+        urllib.parse.urlsplit(os.environ.get("AWS_ENDPOINT_URL", "")).port  # noqa: B018 - reading it raises
         with _told():
             yield
     except ValueError as error:  # so boto3 says what is no URL
