@@ -68,8 +68,9 @@ def plan(desired: Desired, actual: Actual) -> list[Step]:
 def _bucket(desired: Desired, actual: Actual, uploads: bool) -> list[Step]:
     codes = [layer.code for layer in desired.layers if layer.kind not in actual.layers]
     codes += [desired.function.code] if desired.function else []
-    needed = uploads and any(code.bucket == "" for code in codes)
-    return [steps.CreateBucket(name=actual.bucket)] if needed and not actual.has_bucket else []
+    if not (uploads and any(code.bucket == "" for code in codes)):
+        return []
+    return [(steps.SetUpBucket if actual.has_bucket else steps.CreateBucket)(name=actual.bucket)]
 
 
 def _role(wanted: Role, found: FoundRole | None) -> list[Step]:

@@ -123,26 +123,20 @@ class SetRetention(Step):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CreateBucket(Step):
-    """The bucket for artefacts that no request can carry: private, emptied by itself."""
+class SetUpBucket(Step):
+    """The settings of the bucket for artefacts that no request can carry: private, emptied by itself."""
 
-    verb, noun = "create", "bucket"
+    verb, noun = "update", "bucket"
     part = "bucket"
 
     @property
     def needs(self) -> tuple[str, ...]:
         """See Step."""
-        return ("s3:CreateBucket", "s3:PutBucketPublicAccessBlock", "s3:PutLifecycleConfiguration")
+        return ("s3:PutBucketPublicAccessBlock", "s3:PutLifecycleConfiguration")
 
     def apply(self, aws: Aws, progress: Progress) -> None:  # noqa: ARG002
-        """A bucket that is there already and ours is as good as new: its settings are put again."""
+        """Two calls: before each upload, whoever was interrupted when the bucket was made."""
         owner = aws.identity[0]
-        where: Any = (
-            {}
-            if aws.region == "us-east-1"
-            else {"CreateBucketConfiguration": {"LocationConstraint": aws.region}}
-        )
-        aws.call(aws.s3.create_bucket, Bucket=self.name, **where)
         aws.call(
             aws.s3.put_public_access_block,
             Bucket=self.name,
@@ -170,6 +164,24 @@ class CreateBucket(Step):
                 ]
             },
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CreateBucket(SetUpBucket):
+    """The bucket itself, and its settings."""
+
+    verb = "create"
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """See Step."""
+        return ("s3:CreateBucket", *super().needs)
+
+    def apply(self, aws: Aws, progress: Progress) -> None:
+        """Make it in the region, then set it up."""
+        where: Any = {"CreateBucketConfiguration": {"LocationConstraint": aws.region}}
+        aws.call(aws.s3.create_bucket, Bucket=self.name, **({} if aws.region == "us-east-1" else where))
+        super().apply(aws, progress)
 
 
 @dataclass(frozen=True, kw_only=True)
