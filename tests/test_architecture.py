@@ -40,7 +40,7 @@ ALLOWED = {
     "template": {"build", "deployment", "errors", "project"},
     "dev": {"build", "emulator", "project"},
     "deploy": {"archive", "aws", "build", "deployment", "errors", "limits", "project"},
-    "destroy": {"aws", "build", "deploy", "deployment", "errors", "project"},
+    "destroy": {"aws", "build", "deploy", "deployment", "project"},
     "doctor": {"archive", "build", "codecache", "deno", "errors", "interpreter", "limits", "project"},
     "invoke": {"errors", "project"},
     "remote": {"aws", "errors", "invoke", "project"},

@@ -523,7 +523,7 @@ def test_what_lambdeno_did_not_make_it_does_not_change(empty: Account, configure
     empty.calls()
     with pytest.raises(DeployError, match='a function "shop" that lambdeno did not make'):
         deployed(empty, with_role)
-    with pytest.raises(DeployError, match="was not made by lambdeno"):
+    with pytest.raises(DeployError, match="that lambdeno did not make"):
         plan_of_removal(shop, empty.aws())
     assert empty.changes() == {}
     found = client.get_function(FunctionName="shop")["Configuration"]
@@ -542,6 +542,90 @@ def test_a_role_of_ones_own_takes_the_place_of_ours(empty: Account, configured: 
     assert [role["name"] for role in snapshot(empty)["roles"]] == ["own"]
     by_arn = configured(f'{SMALL}[role]\nname = "arn:aws:iam::123456789012:role/teams/own"\n')
     assert deployed(empty, by_arn) == []
+
+
+def test_a_role_s_change_that_stops_after_any_call_is_completed_by_the_next(
+    empty: Account, configured: Configured
+) -> None:
+    """Ours goes, whenever the move to another was interrupted; one that is not ours never does."""
+    trust = json.dumps({"Statement": [{"Principal": {"Service": "lambda.amazonaws.com"}}]})
+    for number in range(1, 100):
+        emptied(empty)
+        deployed(empty, configured(SMALL))
+        empty.client("iam").create_role(RoleName="own", AssumeRolePolicyDocument=trust)
+        shop = configured(f'{SMALL}[role]\nname = "own"\n')
+        try:
+            deploy_artefacts(shop, built(shop.root), interrupted_after(empty, number))
+        except Interrupt:
+            deployed(empty, shop)
+            assert [role["name"] for role in snapshot(empty)["roles"]] == ["own"], number
+        else:
+            break
+    assert number > 14
+    foreign = configured(f'{SMALL}[role]\nname = "lambdeno-shop-eu-west-1"\n')
+    empty.client("iam").create_role(RoleName="lambdeno-shop-eu-west-1", AssumeRolePolicyDocument=trust)
+    assert deployed(empty, foreign) == ["update configuration"]
+    assert deployed(empty, shop) == ["update configuration"]
+    assert len(snapshot(empty)["roles"]) == 2
+
+
+def test_a_zip_that_changes_meanwhile_is_not_deployed(empty: Account, configured: Configured) -> None:
+    """What is sent is what was looked at: a layer is known again by that digest."""
+    shop = configured(SMALL)
+    artefacts = built(shop.root)
+    artefacts["deno-layer"].path.write_bytes(b"another")
+    with pytest.raises(DeployError, match="has changed since the deployment began"):
+        deploy_artefacts(shop, artefacts, empty.aws())
+    assert empty.client("lambda").list_layers()["Layers"] == []
+
+
+def test_code_that_somebody_else_has_sent_is_not_published(empty: Account, configured: Configured) -> None:
+    """A version is of the code that this deployment knows."""
+    shop = configured(f'{SMALL}alias = "live"\n')
+    deployed(empty, shop)
+    client = empty.client("lambda")
+    other = built(shop.root, function=b"of somebody else")["function"].path.read_bytes()
+
+    class Meanwhile(Aws):
+        """Somebody else sends code as soon as ours is through."""
+
+        def wait(self, waiter: str, function: str) -> None:
+            client.update_function_code(FunctionName=function, ZipFile=other)
+            super().wait(waiter, function)
+
+    with pytest.raises(DeployError, match="Somebody else has made or changed"):
+        deploy_artefacts(shop, built(shop.root, function=b"new"), Meanwhile(session=empty.session()))
+    assert client.get_alias(FunctionName="shop", Name="live")["FunctionVersion"] == "1"
+
+
+def test_a_part_that_changes_nothing_publishes_nothing(empty: Account, configured: Configured) -> None:
+    """A version belongs to the code and configuration that the part deploys."""
+    shop = configured(f'{SMALL}alias = "live"\n')
+    deployed(empty, shop)
+    done = deploy_artefacts(shop, built(shop.root, function=b"new"), empty.aws(), "configuration")
+    assert names(done.steps) == []
+
+
+@pytest.mark.parametrize(
+    ("toml", "words"),
+    [
+        (
+            'layers = ["arn:aws:lambda:us-east-1:123456789012:layer:extra:1"]',
+            'The layer "extra:1" is in us-east-1',
+        ),
+        ('[role]\nname = "arn:aws:iam::999999999999:role/own"', "There is no role"),
+    ],
+)
+def test_what_is_of_another_region_or_account_is_refused(
+    empty: Account, configured: Configured, toml: str, words: str
+) -> None:
+    """Before anything is changed."""
+    trust = json.dumps({"Statement": [{"Principal": {"Service": "lambda.amazonaws.com"}}]})
+    empty.client("iam").create_role(RoleName="own", AssumeRolePolicyDocument=trust)
+    empty.calls()
+    with pytest.raises(DeployError, match=words):
+        deployed(empty, configured(f"{SMALL}{toml}\n"))
+    assert empty.changes() == {}
 
 
 def test_a_large_artefact_goes_through_a_bucket(

@@ -19,7 +19,7 @@ from lambdeno.deployment import Actual, Artefact, Desired, Progress, plan, polic
 from lambdeno.deployment.actual import Deployed, FoundRole
 from lambdeno.deployment.desired import role_name
 from lambdeno.deployment.step import with_role
-from lambdeno.errors import DeployError
+from lambdeno.errors import DeployError, ProjectError
 from tests.account import REGION, session_of
 
 ACCOUNT = "123456789012"
@@ -153,6 +153,79 @@ def test_a_url_as_lambda_tells_it_needs_no_step(
     assert plan(desired_of(changed, artefacts), actual) == []
 
 
+def test_headers_of_cors_are_one_in_large_and_small_letters(
+    shop: project.Project, artefacts: dict[str, Artefact]
+) -> None:
+    """Lambda keeps them in small ones."""
+    cors = project.Cors(headers=("Content-Type",), expose=("X-Request-Id",))
+    changed = msgspec.structs.replace(shop, url=project.Url(cors=cors))
+    actual = actual_of(changed, artefacts)
+    assert actual.function
+    kept = {"AllowHeaders": ["content-type"], "ExposeHeaders": ["x-request-id"]}
+    url = {"FunctionUrl": "x", "FunctionArn": ARN, "AuthType": "AWS_IAM", "Cors": kept}
+    actual = replace(actual, function=replace(actual.function, urls={"$LATEST": url}))
+    assert plan(desired_of(changed, artefacts), actual) == []
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"State": "Failed", "StateReason": "no address left in the subnet"},
+        {"LastUpdateStatus": "Failed", "LastUpdateStatusReason": "no address left in the subnet"},
+    ],
+)
+def test_a_function_that_has_failed_is_tried_again(
+    shop: project.Project, artefacts: dict[str, Artefact], told: dict[str, Any]
+) -> None:
+    """That its configuration is the wanted one does not make it work."""
+    [step] = plan(desired_of(shop, artefacts), actual_of(shop, artefacts, **told))
+    assert (step.verb, step.noun) == ("update", "code")
+    assert step.changes[0].before == "no address left in the subnet"
+
+
+def test_rights_for_a_network_go_after_the_function_has_left_it(
+    shop: project.Project, artefacts: dict[str, Artefact]
+) -> None:
+    """Lambda takes the interfaces away with the function's own role."""
+    network = {"SubnetIds": ["subnet-1"], "SecurityGroupIds": ["sg-1"]}
+    actual = actual_of(shop, artefacts, VpcConfig=network)
+    inside = msgspec.structs.replace(shop, vpc=project.Vpc(("subnet-1",), ("sg-1",)))
+    before = desired_of(inside, artefacts).function
+    assert before
+    actual = replace(actual, role=FoundRole(ROLE, True, before.role.permissions))
+    assert [step.noun for step in plan(desired_of(shop, artefacts), actual)] == ["configuration", "role"]
+    outside = actual_of(shop, artefacts)
+    assert [step.noun for step in plan(desired_of(inside, artefacts), outside)] == ["role", "configuration"]
+
+
+def test_what_an_alias_of_somebody_else_has_stays(
+    shop: project.Project, artefacts: dict[str, Artefact]
+) -> None:
+    """Its URL and its settings are no more ours than the alias."""
+    actual = actual_of(shop, artefacts)
+    assert actual.function
+    rows = {"beta": {"FunctionArn": f"{ARN}:beta"}, "live": {"FunctionArn": f"{ARN}:live"}}
+    function = replace(
+        actual.function,
+        urls=rows,
+        event_invokes=rows,
+        aliases={
+            "beta": {"FunctionVersion": "1"},
+            "live": {"FunctionVersion": "1", "Description": "lambdeno"},
+        },
+    )
+    made = plan(desired_of(shop, artefacts), replace(actual, function=function))
+    assert [step.noun for step in made] == ["URL", "event invoke", "alias"]
+    assert all(step.verb == "delete" for step in made)
+
+
+def test_tags_are_shown_without_account(shop: project.Project, artefacts: dict[str, Artefact]) -> None:
+    """A tag may well name one."""
+    tagged = msgspec.structs.replace(shop, tags={"account": ACCOUNT})
+    [step] = plan(desired_of(tagged, artefacts), actual_of(shop, artefacts))
+    assert step.changes[0].after == "<account>"
+
+
 def test_a_plan_names_what_changes_and_no_secret(
     shop: project.Project, artefacts: dict[str, Artefact]
 ) -> None:
@@ -174,8 +247,8 @@ def test_a_plan_names_what_changes_and_no_secret(
         "lambdeno-deno-x86_64:9",
         "lambdeno-deno-x86_64:1, lambdeno-runtime-x86_64:1",
     )
-    assert changes["environment.OLD"] == ("••••", "")
-    assert changes["environment.TOKEN"] == ("••••", "•••• (another value)")
+    assert changes["environment.OLD"] == ("****", "")
+    assert changes["environment.TOKEN"] == ("****", "**** (another value)")
     assert changes["environment.LAMBDENO_RUNTIME"] == ("", "runtime1")
     words = json.dumps([[change.what, change.before, change.after] for change in step.changes])
     assert ACCOUNT not in words
@@ -202,8 +275,16 @@ def test_a_role_has_the_least_rights(shop: project.Project) -> None:
         ["sqs:SendMessage"],
         queue,
     )
-    bucket = actions(event_invoke=project.EventInvoke(on_success="arn:aws:s3:::done"))
-    assert bucket["OnSuccess"] == (["s3:PutObject"], "arn:aws:s3:::done/*")
+    bucket = actions(event_invoke=project.EventInvoke(on_failure="arn:aws:s3:::failed"))
+    assert bucket["OnFailure"] == (["s3:PutObject"], "arn:aws:s3:::failed/*")
+
+
+def test_a_policy_s_statements_have_names_of_their_own(shop: project.Project) -> None:
+    """IAM takes no Sid twice, and says so only when the role is there."""
+    (shop.root / "policy.json").write_text('{"Statement": [{"Sid": "Logs", "Effect": "Allow"}]}')
+    changed = msgspec.structs.replace(shop, role=project.Role(policy="policy.json"))
+    with pytest.raises(ProjectError, match='has a statement "Logs", which lambdeno has too'):
+        policies.permissions(changed, "arn:aws:logs:::x")
 
 
 def test_a_role_s_name_fits_and_is_the_function_s_own() -> None:
@@ -239,6 +320,32 @@ def lambda_api(aws: Aws) -> Iterator[Stubber]:
         stubber.assert_no_pending_responses()
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "The provided execution role does not have permissions to call CreateNetworkInterface on EC2",
+        "KMS key is invalid for CreateGrant. (…) ARN does not refer to a valid principal",
+        "The destination ARN arn:aws:sqs:eu-west-1:1:q is invalid.",
+    ],
+)
+def test_rights_that_lambda_has_not_heard_of_are_waited_for(aws: Aws, lambda_api: Stubber, said: str) -> None:
+    """A role's new rights take seconds, as the role itself does."""
+    operation = "put_function_event_invoke_config"
+    lambda_api.add_client_error(operation, "InvalidParameterValueException", said, 400)
+    lambda_api.add_response(operation, {})
+    steps.PutEventInvoke(name="shop", qualifier="$LATEST", configuration={}).apply(aws, Progress())
+    assert aws.slept == [1]  # type: ignore[attr-defined]
+
+
+def test_no_variable_is_in_what_lambda_says_of_them(aws: Aws, lambda_api: Stubber) -> None:
+    """Lambda itself repeats an environment that is too large."""
+    said = 'exceeded the 4KB limit. String measured: {"DB_PASSWORD":"hunter2"}'
+    lambda_api.add_client_error("create_function", "InvalidParameterValueException", said, 400)
+    with pytest.raises(Refused, match="exceeded the 4KB limit") as caught:
+        aws.call(aws.lambda_.create_function, FunctionName="shop", Role=ROLE, Code={"ZipFile": b""})
+    assert "hunter2" not in f"{caught.value.message} {caught.value.hint} {caught.value.said}"
+
+
 UNASSUMED = "The role defined for the function cannot be assumed by Lambda."
 
 
@@ -267,6 +374,46 @@ def test_a_function_that_cannot_become_active_says_why(aws: Aws, lambda_api: Stu
     lambda_api.add_response("get_function", {"Configuration": failed})
     with pytest.raises(DeployError, match="no rights to create an ENI in account <account>"):
         aws.wait("function_active_v2", "shop")
+
+
+@pytest.mark.parametrize(
+    ("row", "is_denied"),
+    [
+        ({"EvalDecision": "allowed"}, False),
+        ({"EvalDecision": "implicitDeny"}, True),
+        ({"EvalDecision": "explicitDeny"}, True),
+        ({"EvalDecision": "implicitDeny", "MissingContextValues": ["aws:RequestTag/team"]}, False),
+        (
+            {
+                "EvalDecision": "implicitDeny",
+                "ResourceSpecificResults": [
+                    {
+                        "EvalResourceName": "*",
+                        "EvalResourceDecision": "implicitDeny",
+                        "MissingContextValues": ["aws:SourceIp"],
+                    }
+                ],
+            },
+            False,
+        ),
+        (
+            {
+                "EvalDecision": "explicitDeny",
+                "OrganizationsDecisionDetail": {"AllowedByOrganizations": False},
+            },
+            False,
+        ),
+    ],
+)
+def test_only_a_sure_denial_stops_a_deployment(aws: Aws, row: dict[str, Any], is_denied: bool) -> None:
+    """What IAM cannot decide without the call is left to the call."""
+    user = f"arn:aws:iam::{ACCOUNT}:user/someone"
+    with Stubber(aws.sts) as sts, Stubber(aws.iam) as iam:
+        sts.add_response("get_caller_identity", {"Account": ACCOUNT, "Arn": user, "UserId": "x"})
+        results = [{"EvalActionName": "lambda:CreateFunction", **row}]
+        iam.add_response("simulate_principal_policy", {"EvaluationResults": results})
+        denied = aws.forbidden([("lambda:CreateFunction", ARN)])
+    assert denied == ([("lambda:CreateFunction", ARN)] if is_denied else [])
 
 
 def test_a_wait_that_is_throttled_goes_on(aws: Aws, lambda_api: Stubber) -> None:

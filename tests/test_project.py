@@ -269,6 +269,11 @@ def test_a_wrong_type_is_answered_with_the_right_one(
         ("[url]\nauth = 'AWS_IAM'", "url.auth", '"iam" or "none"'),
         ("[url]\ninvoke_mode = 'RESPONSE_STREAM'", "url.invoke_mode", '"buffered" or "streaming"'),
         ("[url.cors]\nmax_age = 86401", "url.cors.max_age", "at most 86400"),
+        (
+            "[url.cors]\nmethods = ['OPTIONS']",
+            "url.cors.methods",
+            '"*", "DELETE", "GET", "HEAD", "PATCH", "POST" and "PUT"',
+        ),
         ("[vpc]\nsubnets = ['main']", "vpc.subnets", "ids, such as subnet-0123abcd"),
         ("[vpc]\nsecurity_groups = ['main']", "vpc.security_groups", "ids, such as sg-0123abcd"),
         ("[event_invoke]\nretries = 3", "event_invoke.retries", "at most 2"),
@@ -360,11 +365,13 @@ def test_a_variable_holds_no_nul(tmp_path: Path) -> None:
 
 
 def test_the_environment_holds_4_kb(tmp_path: Path) -> None:
-    """Names and values count together, in bytes."""
+    """Names and values count together, as the JSON that Lambda measures."""
     folder = write(tmp_path, f"[environment]\nTEXT = '{'é' * 1900}'")
     assert len(project.load(folder).environment["TEXT"]) == 1900
     error = refusal(write(tmp_path, f"[environment]\nTEXT = '{'é' * 2047}'"))
-    assert "bytes; Lambda takes 4096" in error.message
+    assert "bytes as JSON; Lambda takes 4096" in error.message
+    many = "\n".join(f'V{number} = "value {number}"' for number in range(290))  # 3770 bytes but for the JSON
+    assert "bytes as JSON" in refusal(write(tmp_path, f"[environment]\n{many}")).message
 
 
 def test_what_lambdeno_adds_has_its_place_in_the_4_kb(tmp_path: Path) -> None:
@@ -481,6 +488,7 @@ LAYER = "arn:aws:lambda:eu-west-1:123456789012:layer:extra:1"
 @pytest.mark.parametrize(
     ("toml", "words", "hint"),
     [
+        (f"layers = {[LAYER] * 2}", f'layers names "{LAYER}" twice', "name it once"),
         (f"layers = {[LAYER] * 4}", "layers has 4, which makes 6 with lambdeno's own two", "name 3 at most"),
         (
             "[vpc]\nsubnets = ['subnet-1']",

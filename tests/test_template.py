@@ -101,8 +101,8 @@ security_groups = ["sg-0123456789abcdef0"]
 [event_invoke]
 max_event_age = 3600
 retries = 0
-on_success = "arn:aws:s3:::results"
-on_failure = "arn:aws:sqs:eu-west-1:345678901234:dead-letters"
+on_success = "arn:aws:sqs:eu-west-1:345678901234:results"
+on_failure = "arn:aws:s3:::dead-letters"
 """
 CASES = {
     "minimal": "",

@@ -12,7 +12,7 @@ import random
 import re
 import time
 import urllib.parse
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_sts import STSClient
 
-__all__ = ["Aws", "Refused", "mask"]
+__all__ = ["DENIED", "Aws", "Refused", "mask"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -45,6 +45,7 @@ CONFIG = Config(
     # call() knows what may be repeated: botocore would repeat a write whose answer was lost
     retries={"total_max_attempts": 1},
     connect_timeout=10,  # s
+    read_timeout=120,  # s; a layer of 40 MB takes some
     user_agent_extra="lambdeno",
 )
 INVOKING = CONFIG.merge(Config(read_timeout=960))  # s: Lambda's longest invocation and a little
@@ -63,7 +64,15 @@ UNSETTLED = re.compile(
     r"in progress|concurrent update|state: Pending|submitted simultaneously", re.IGNORECASE
 )
 MISSING = frozenset(
-    {"ResourceNotFoundException", "NoSuchEntity", "NoSuchBucket", "NoSuchKey", "NoSuchTagSet", "404"}
+    {
+        "ResourceNotFoundException",
+        "NoSuchEntity",
+        "NoSuchBucket",
+        "NoSuchKey",
+        "NoSuchTagSet",
+        "NoSuchLifecycleConfiguration",
+        "404",
+    }
 )
 EXISTS = re.compile(r"already ?exist", re.IGNORECASE)
 EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"})
@@ -115,6 +124,10 @@ class Refused(AwsError):
         return bool(EXISTS.search(self.code) or EXISTS.search(self.said))
 
 
+class _Unanswered(AwsError):
+    """The answer to a call was lost."""
+
+
 def mask(text: str) -> str:
     """The text without account ids."""
     return re.sub(r"(?<!\d)\d{12}(?!\d)", "<account>", text)
@@ -137,13 +150,19 @@ class Aws:
             self._session = session or boto3.Session(profile_name=profile, region_name=region)
             self.region = self._session.region_name or _no_region()
             _check_region(self._session, self.region)
-            if self._session.get_credentials() is None:
+            if _credentials(self._session) is None:
                 raise exceptions.NoCredentialsError
         self.sleep = sleep
 
     @cached_property
     def lambda_(self) -> LambdaClient:
         """The client of Lambda."""
+        with _made():
+            return self._session.client("lambda", config=CONFIG)
+
+    @cached_property
+    def invoking(self) -> LambdaClient:
+        """The client of Lambda for invocations, which may take their time."""
         with _made():
             return self._session.client("lambda", config=INVOKING)
 
@@ -247,10 +266,17 @@ class Aws:
             try:
                 with _told():
                     self.lambda_.get_waiter(waiter).wait(FunctionName=function, WaiterConfig=WAIT)  # type: ignore[call-overload]
+            except _Unanswered:
+                if pause is None:
+                    raise
+                self.sleep(pause)
+                continue
             except exceptions.WaiterError as error:
                 last: dict[str, Any] = getattr(error, "last_response", {})
                 found, refusal = last.get("Configuration", {}), last.get("Error", {})
-                if pause is not None and refusal.get("Code") in THROTTLED:
+                status = last.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+                passes = refusal and (refusal.get("Code") in THROTTLED or status >= 500 or status == 429)
+                if pause is not None and passes:
                     self.sleep(pause)
                     continue
                 reasons = (
@@ -282,12 +308,13 @@ class Aws:
                     PolicySourceArn=source,
                     ActionNames=names,
                     ResourceArns=[resource],
+                    ContextEntries=[
+                        _context("aws:RequestedRegion", self.region),
+                        _context("iam:PassedToService", "lambda.amazonaws.com"),
+                    ],
                 )
                 denied += [
-                    (row["EvalActionName"], resource)
-                    for row in found["EvaluationResults"]
-                    # a condition on what only the call itself would tell decides nothing here
-                    if row["EvalDecision"] != "allowed" and not row.get("MissingContextValues")
+                    (row["EvalActionName"], resource) for row in found["EvaluationResults"] if _is_denial(row)
                 ]
         except AwsError:
             return []  # who may not ask learns it from the call itself
@@ -326,12 +353,30 @@ def action_of(operation: Callable[..., Any] | None, error: exceptions.ClientErro
     return ACTIONS.get(name, name)
 
 
+def _context(name: str, value: str) -> Any:
+    return {"ContextKeyName": name, "ContextKeyType": "string", "ContextKeyValues": [value]}
+
+
+def _is_denial(row: Mapping[str, Any]) -> bool:
+    """Whether a simulated call is surely denied.
+
+    Not where a condition asks for what only the call itself would tell, and not where the organization's
+    policies decide: IAM does not say which keys those miss.
+    """
+    parts = [row, *row.get("ResourceSpecificResults", [])]
+    is_open = any(part.get("MissingContextValues") for part in parts)
+    by_organization = not row.get("OrganizationsDecisionDetail", {}).get("AllowedByOrganizations", True)
+    return row["EvalDecision"] != "allowed" and not is_open and not by_organization
+
+
 @contextmanager
 def _made() -> Iterator[None]:
     """A client on its way."""
     try:
         # boto3 meets a port that can be none at the first call, and not before
-        urllib.parse.urlsplit(os.environ.get("AWS_ENDPOINT_URL", "")).port  # noqa: B018 - reading it raises
+        for name, url in os.environ.items():
+            if name.startswith("AWS_ENDPOINT_URL"):
+                urllib.parse.urlsplit(url).port  # noqa: B018 - reading it raises
         with _told():
             yield
     except ValueError as error:  # so boto3 says what is no URL
@@ -389,9 +434,8 @@ def _failure(error: exceptions.BotoCoreError | ResponseParserError, words: str) 
                 f"No credentials for AWS: {words}", "run aws configure or aws sso login, or set AWS_PROFILE"
             )
         case exceptions.HTTPClientError() | exceptions.ConnectionError():
-            return AwsError(
-                f"Cannot reach AWS: {words}", "check the network, the region and AWS_ENDPOINT_URL"
-            )
+            kind = _Unanswered if isinstance(error, exceptions.HTTPClientError) else AwsError
+            return kind(f"Cannot reach AWS: {words}", "check the network, the region and AWS_ENDPOINT_URL")
     return AwsError(f"AWS cannot be asked: {words}")
 
 
@@ -400,6 +444,9 @@ def _refusal(
 ) -> Refused:
     code = error.response["Error"].get("Code", "")
     said = mask(" ".join(error.response["Error"].get("Message", "").split()))
+    said = said.partition(" String measured")[
+        0
+    ]  # what follows are the function's variables, with their values
     action = action_of(operation, error)
     if SKEWED.search(f"{code} {said}"):
         return Refused("This machine's clock is not that of AWS", "set the clock", code=code)
@@ -439,6 +486,17 @@ def _subject(kwargs: dict[str, Any]) -> str:
     )
     found = next((str(kwargs[key]) for key in named if key in kwargs), "")
     return mask(found) or "the account"
+
+
+def _credentials(session: boto3.Session) -> Any:
+    """The session's credentials. Raises AwsError where a program or a file for them cannot be used."""
+    try:
+        return session.get_credentials()
+    except (OSError, ValueError) as error:
+        raise AwsError(
+            f"No credentials for AWS: {error}",
+            "check credential_process and the files that the profile names",
+        ) from None
 
 
 def _no_region() -> NoReturn:

@@ -19,7 +19,7 @@ from lambdeno.aws import Aws, Refused
 from lambdeno.build import Watcher
 from lambdeno.deployment import Actual, Artefact, Desired, Progress, Step, plan, read, removal, wanted
 from lambdeno.deployment.step import another_deployment
-from lambdeno.errors import ArtifactError, DeployError
+from lambdeno.errors import ArtifactError, AwsError, DeployError
 from lambdeno.project import Project
 
 __all__ = ["PARTS", "Deployment", "allowed", "artefacts", "carry_out", "deploy", "deploy_artefacts", "locked"]
@@ -117,9 +117,15 @@ def allowed(aws: Aws, steps: Sequence[Step]) -> None:
     """Ask IAM whether these credentials may do all of it, before the first step. Raises DeployError."""
     if not steps:
         return
-    denied = aws.forbidden((action, _resource(aws, step, action)) for step in steps for action in step.needs)
+    try:
+        needed = [(action, _resource(aws, step, action)) for step in steps for action in step.needs]
+    except AwsError:
+        return  # who the caller is, is of no interest to the steps themselves
+    denied = aws.forbidden(needed)
     if denied:
-        listed = ", ".join(f"{action} on {resource.split(':', 5)[-1]}" for action, resource in denied)
+        listed = ", ".join(
+            f"{action} on {resource.split(':', 5)[-1].removesuffix(':*')}" for action, resource in denied
+        )
         raise DeployError(
             f"These credentials may not do what is needed: {listed}",
             "nothing was changed; use other credentials, or have these rights added",
@@ -157,7 +163,7 @@ def _selected(part: str, desired: Desired, actual: Actual) -> list[Step]:
         raise DeployError(
             f'There is no function "{desired.function.name}"', "lambdeno deploy function creates it"
         )
-    steps = [step for step in plan(desired, actual) if step.part in PARTS[part]]
+    steps = [step for step in plan(desired, actual, PARTS[part]) if step.part in PARTS[part]]
     made = {step.part for step in steps} | ({"role"} if any(step.noun == "role" for step in steps) else set())
     for step in steps:
         for reference in step.uses():
@@ -178,6 +184,7 @@ def _progress(actual: Actual) -> Progress:
     if found:
         progress.arns["function"] = found.arn
         progress.revision = found.configuration.get("RevisionId")
+        progress.code_sha256 = str(found.configuration.get("CodeSha256", ""))
         progress.url = next((str(row["FunctionUrl"]) for row in found.urls.values()), "")
         progress.version = str((found.version or {}).get("Version", ""))
     return progress
@@ -193,5 +200,6 @@ def _resource(aws: Aws, step: Step, action: str) -> str:
         inside = "/*" if action.endswith("Object") else ""
         return f"arn:{aws.partition}:s3:::{step.name}{inside}"
     kind = {"logs": "log-group", "lambda": "layer" if step.noun == "layer" else "function"}[service]
-    version = f":{step.version}" if isinstance(step, removal.DeleteLayerVersion) else ""
-    return f"arn:{aws.partition}:{service}:{aws.region}:{account}:{kind}:{step.name}{version}"
+    end = f":{step.version}" if isinstance(step, removal.DeleteLayerVersion) else ""
+    end = ":*" if service == "logs" else end  # the form that policies have
+    return f"arn:{aws.partition}:{service}:{aws.region}:{account}:{kind}:{step.name}{end}"

@@ -8,9 +8,8 @@ from lambdeno.aws import Aws
 from lambdeno.build import Watcher
 from lambdeno.deploy import allowed, carry_out
 from lambdeno.deployment import Change, Progress, Step, removal
-from lambdeno.deployment.actual import bucket_name, is_marked
+from lambdeno.deployment.actual import bucket_name, check_mark, is_marked, tags_of
 from lambdeno.deployment.desired import LAYER_NAMES, MARK, MARK_KEY, log_group_name, role_name
-from lambdeno.errors import DeployError
 from lambdeno.project import Project
 
 __all__ = ["destroy", "plan_of_removal"]
@@ -39,11 +38,11 @@ def _function(project: Project, aws: Aws) -> Iterator[Step]:
     found = aws.find(aws.lambda_.get_function, FunctionName=project.name)
     if found is None:
         return
-    if not is_marked(found.get("Tags", {})):
-        raise DeployError(
-            f'The function "{project.name}" was not made by lambdeno',
-            f'delete it by other means, or give it the tag "{MARK_KEY}" with the value "{MARK}"',
-        )
+    check_mark(
+        project.name,
+        found,
+        f'delete it by other means, or give it the tag "{MARK_KEY}" with the value "{MARK}"',
+    )
     yield removal.DeleteFunction(
         name=project.name, changes=(Change("with", "its versions, aliases and URLs", ""),)
     )
@@ -65,7 +64,7 @@ def _log_group(project: Project, aws: Aws) -> Iterator[Step]:
 def _role(project: Project, aws: Aws) -> Iterator[Step]:
     name = role_name(project.name, aws.region)
     found = aws.find(aws.iam.get_role, RoleName=name)
-    if found and is_marked({tag["Key"]: tag["Value"] for tag in found["Role"].get("Tags", [])}):
+    if found and is_marked(tags_of(found["Role"])):
         yield removal.DeleteRole(name=name)
 
 

@@ -6,7 +6,7 @@ __all__ = ["CREDENTIALS", "DIRECT", "ENVIRONMENT", "LAYERS", "RESERVED", "TAGS",
 
 DIRECT = 50 * 1024 * 1024  # bytes of a zip that a request can carry; a larger one goes through S3
 UNPACKED = 250 * 1024 * 1024  # bytes of the function and all its layers
-ENVIRONMENT = 4096  # bytes of all variables, keys and values together
+ENVIRONMENT = 4096  # bytes of all variables
 LAYERS = 5  # of one function
 TAGS = 49  # AWS's 50, and one is ours
 

@@ -6,6 +6,7 @@ Every key is optional; docs/reference.md lists them all, held to this file by a 
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import re
 import tomllib
@@ -105,7 +106,7 @@ class Cors(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``[url.cors]``: which pages of other origins may call the function's URL."""
 
     origins: tuple[str, ...] = ()
-    methods: tuple[str, ...] = ()
+    methods: tuple[Literal["*", "DELETE", "GET", "HEAD", "PATCH", "POST", "PUT"], ...] = ()
     headers: tuple[str, ...] = ()
     expose: tuple[str, ...] = ()
     max_age: Annotated[int, msgspec.Meta(ge=0, le=86400)] = 0  # s
@@ -320,6 +321,7 @@ def _explain(path: Path, problem: str) -> tuple[str, str]:
             "log_level": '"trace", "debug", "info", "warn", "error" or "fatal"',
             "log_retention": f"{', '.join(map(str, get_args(Retention)))} days (0: for ever)",
             "auth": '"iam" or "none"',
+            "methods": '"*", "DELETE", "GET", "HEAD", "PATCH", "POST" and "PUT"',
             "invoke_mode": '"buffered" or "streaming"',
         }
         return (
@@ -378,10 +380,11 @@ def _check_environment(path: Path, project: Project) -> None:
             )
         if "\0" in value:
             raise ProjectError(f'"{path}": environment.{key} holds a NUL', "take it out")
-    size = sum(len(key.encode()) + len(value.encode()) for key, value in project.variables.items())
+    # as Lambda measures it
+    size = len(json.dumps(project.variables, separators=(",", ":"), ensure_ascii=False).encode())
     if size > limits.ENVIRONMENT:
         raise ProjectError(
-            f'"{path}": the environment has {size} bytes; Lambda takes {limits.ENVIRONMENT}',
+            f'"{path}": the environment has {size} bytes as JSON; Lambda takes {limits.ENVIRONMENT}',
             "move large values to a file or a parameter store",
         )
 
@@ -394,6 +397,9 @@ def _check_deployment(path: Path, project: Project) -> None:
             f"{2 + len(project.layers)} with lambdeno's own two; Lambda takes {limits.LAYERS}",
             f"name {limits.LAYERS - 2} at most",
         )
+    twice = {arn for arn in project.layers if project.layers.count(arn) > 1}
+    if twice:
+        raise ProjectError(f'"{path}": layers names "{min(twice)}" twice', "name it once")
     if project.vpc and not (project.vpc.subnets and project.vpc.security_groups):
         raise ProjectError(
             f'"{path}": [vpc] has no subnets or no security_groups', "name at least one of each"

@@ -29,7 +29,7 @@ def invoke(
     request = _request(project, event, qualifier)
     request |= {"InvocationType": kind, "LogType": "Tail" if kind == "RequestResponse" else "None"}
     with _explained(aws, project, request):
-        answer = aws.once(aws.lambda_.invoke, **request)
+        answer = aws.once(aws.invoking.invoke, **request)
     with _lost(project):
         payload = aws.once(answer["Payload"].read)
     taken = (time.perf_counter() - started) * 1000
@@ -47,7 +47,7 @@ def stream(
     started = time.perf_counter()
     request = _request(project, event, qualifier) | {"LogType": "Tail"}
     with _explained(aws, project, request):
-        answer = aws.once(aws.lambda_.invoke_with_response_stream, **request)
+        answer = aws.once(aws.invoking.invoke_with_response_stream, **request)
     end: Mapping[str, Any] | None = None
     with _lost(project):
         for part in aws.parts(answer["EventStream"]):

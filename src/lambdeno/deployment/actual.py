@@ -1,4 +1,4 @@
-"""The actual state: what AWS says, in at most twelve calls, none of which changes anything."""
+"""The actual state: what AWS says, in ten to twelve calls (two more for a bucket), all of them reads."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from lambdeno.aws import Aws
-from lambdeno.deployment.desired import MARK, MARK_KEY, Desired, Function, Layer, Role
+from lambdeno.aws import DENIED, Aws, Refused, mask
+from lambdeno.deployment.desired import MARK, MARK_KEY, Desired, Function, Layer, Role, role_name
 from lambdeno.errors import DeployError
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ class Actual:
 
     layers: Mapping[str, str] = field(default_factory=dict)  # kind -> ARN of the version with the digest
     role: FoundRole | None = None
+    former_role: str = ""  # ours, which the function has left for another
     log_retention: int | None = None  # days, 0: for ever; None: there is no log group
     function: Deployed | None = None
     bucket: str = ""  # for what is too large to be sent; empty: nothing is
@@ -68,10 +69,12 @@ def read(aws: Aws, desired: Desired) -> Actual:
     wanted = desired.function
     if wanted is None:
         return Actual(layers, bucket=bucket, has_bucket=has_bucket)
+    _check_layers(aws, wanted)
     return Actual(
         layers=layers,
         role=_role(aws, wanted.role),
-        log_retention=_retention(aws, wanted.log_group),
+        former_role=_former_role(aws, wanted),
+        log_retention=_retention(aws, wanted),
         function=_function(aws, wanted),
         bucket=bucket,
         has_bucket=has_bucket,
@@ -81,6 +84,21 @@ def read(aws: Aws, desired: Desired) -> Actual:
 def is_marked(tags: Mapping[str, str]) -> bool:
     """Whether lambdeno made the thing that has these tags."""
     return tags.get(MARK_KEY) == MARK
+
+
+def tags_of(role: Mapping[str, Any]) -> dict[str, str]:
+    """A role's tags."""
+    return {tag["Key"]: tag["Value"] for tag in role.get("Tags", [])}
+
+
+def check_mark(name: str, answer: Mapping[str, Any], hint: str) -> None:
+    """Refuse a function of somebody else's. Raises DeployError."""
+    if "TagsError" in answer:
+        raise DeployError(
+            f"Access denied: lambda:ListTags on {name}", "without its tags nobody knows who made the function"
+        )
+    if not is_marked(answer.get("Tags", {})):
+        raise DeployError(f'There is a function "{name}" that lambdeno did not make', hint)
 
 
 def bucket_name(aws: Aws) -> str:
@@ -105,6 +123,12 @@ def _bucket(aws: Aws, desired: Desired, layers: Mapping[str, str]) -> tuple[str,
         return "", False
     name = through[0].bucket or bucket_name(aws)
     found = aws.find(aws.s3.head_bucket, Bucket=name, ExpectedBucketOwner=aws.identity[0])
+    where = found.get("BucketRegion", aws.region) if found else aws.region
+    if where != aws.region:
+        raise DeployError(
+            f'The bucket "{name}" is in {where}, and the function is to be in {aws.region}',
+            "name a bucket of the function's region, or none",
+        )
     if not found and through[0].bucket:
         raise DeployError(f'There is no bucket "{name}"', "make it, or leave bucket out: lambdeno makes one")
     return name, bool(found)
@@ -112,7 +136,12 @@ def _bucket(aws: Aws, desired: Desired, layers: Mapping[str, str]) -> tuple[str,
 
 def _role(aws: Aws, role: Role) -> FoundRole | None:
     name = role.name.rpartition("/")[2]
-    answer = aws.find(aws.iam.get_role, RoleName=name)
+    try:
+        answer = aws.find(aws.iam.get_role, RoleName=name)
+    except Refused as refused:
+        if refused.code in DENIED and role.name.startswith("arn:"):
+            return FoundRole(role.name, False, None)  # who may pass it may be forbidden to look at it
+        raise
     if answer is None:
         if role.is_ours:
             return None
@@ -127,7 +156,9 @@ def _role(aws: Aws, role: Role) -> FoundRole | None:
             f'Lambda may not take the role "{name}"',
             'its trust policy must allow sts:AssumeRole to the service "lambda.amazonaws.com"',
         )
-    marked = is_marked({tag["Key"]: tag["Value"] for tag in found.get("Tags", [])})
+    if role.name.startswith("arn:") and found["Arn"] != role.name:
+        raise DeployError(f'There is no role "{mask(role.name)}" in this account', "correct role.name")
+    marked = is_marked(tags_of(found))
     if not role.is_ours:
         return FoundRole(found["Arn"], marked, None)
     if not marked:
@@ -147,11 +178,41 @@ def _role(aws: Aws, role: Role) -> FoundRole | None:
     )
 
 
-def _retention(aws: Aws, name: str) -> int | None:
+def _retention(aws: Aws, wanted: Function) -> int | None:
+    """Days; what is wanted where a policy of the account decides, for nothing else can."""
+    name = wanted.log_group
     groups = aws.pages(
         aws.logs.describe_log_groups, "logGroups", ("nextToken", "nextToken"), logGroupNamePrefix=name
     )
-    return next((row.get("retentionInDays", 0) for row in groups if row["logGroupName"] == name), None)
+    for row in groups:
+        if row["logGroupName"] == name:
+            by_policy = row.get("retentionPolicyName")
+            return wanted.log_retention if by_policy else int(row.get("retentionInDays", 0))
+    return None
+
+
+def _former_role(aws: Aws, wanted: Function) -> str:
+    """Our role's name, where it is there and the project names another."""
+    name = role_name(wanted.name, aws.region)
+    if wanted.role.is_ours or wanted.role.name.rpartition("/")[2] == name:
+        return ""
+    try:
+        found = aws.find(aws.iam.get_role, RoleName=name)
+    except Refused as refused:
+        if refused.code in DENIED:  # who may not look may not delete either
+            return ""
+        raise
+    return name if found and is_marked(tags_of(found["Role"])) else ""
+
+
+def _check_layers(aws: Aws, wanted: Function) -> None:
+    for arn in wanted.layers:
+        if arn.split(":")[3] != aws.region:
+            raise DeployError(
+                f'The layer "{":".join(arn.split(":")[6:])}" is in {arn.split(":")[3]}, '
+                f"and the function is to be in {aws.region}",
+                "name a layer of the function's region",
+            )
 
 
 def _function(aws: Aws, wanted: Function) -> Deployed | None:
@@ -159,21 +220,18 @@ def _function(aws: Aws, wanted: Function) -> Deployed | None:
     answer = aws.find(aws.lambda_.get_function, FunctionName=name)
     if answer is None:
         return None
-    if not is_marked(answer.get("Tags", {})):
-        raise DeployError(
-            f'There is a function "{name}" that lambdeno did not make',
-            f'choose another name; or, to hand it over, give it the tag "{MARK_KEY}" with the value "{MARK}"',
-        )
+    check_mark(
+        name,
+        answer,
+        f'choose another name; or, to hand it over, give it the tag "{MARK_KEY}" with the value "{MARK}"',
+    )
     answer = _settled(aws, name, answer)
     aliases = {row["Name"]: row for row in aws.pages(aws.lambda_.list_aliases, "Aliases", FunctionName=name)}
     version = None
     if wanted.alias in aliases:
         number = aliases[wanted.alias]["FunctionVersion"]
         version = aws.find(aws.lambda_.get_function_configuration, FunctionName=name, Qualifier=number)
-    urls = {
-        _qualifier(row): row
-        for row in aws.pages(aws.lambda_.list_function_url_configs, "FunctionUrlConfigs", FunctionName=name)
-    }
+    urls = _urls(aws, wanted)
     invokes = {
         _qualifier(row): row
         for row in aws.pages(
@@ -190,6 +248,20 @@ def _function(aws: Aws, wanted: Function) -> Deployed | None:
         statements=_statements(aws, wanted) if wanted.url else {},
         event_invokes=invokes,
     )
+
+
+def _urls(aws: Aws, wanted: Function) -> dict[str, Mapping[str, Any]]:
+    operation = aws.lambda_.list_function_url_configs
+    try:
+        rows = list(aws.pages(operation, "FunctionUrlConfigs", FunctionName=wanted.name))
+    except Refused as refused:
+        # so Lambda answers in regions that have no URLs
+        if "Unable to determine service/operation" not in refused.said:
+            raise
+        if wanted.url:
+            raise DeployError(f"Lambda has no Function URLs in {aws.region}", "take [url] out") from None
+        rows = []
+    return {_qualifier(row): row for row in rows}
 
 
 def _settled(aws: Aws, name: str, answer: GetFunctionResponseTypeDef) -> GetFunctionResponseTypeDef:

@@ -40,7 +40,7 @@ KEYS = {
 }
 
 
-MASKED = "••••"  # the value of a variable, which may be a secret
+MASKED = "****"  # the value of a variable, which may be a secret
 # What Lambda leaves out, or tells, where nothing was set
 DEFAULTS: dict[str, tuple[str, Any]] = {
     "EphemeralStorage": ("Size", 512),

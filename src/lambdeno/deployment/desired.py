@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ __all__ = [
     "layer_of",
     "log_group_name",
     "role_name",
+    "sorted_cors",
     "wanted",
 ]
 
@@ -237,18 +238,27 @@ def _url(project: Project) -> dict[str, Any] | None:
     cors: dict[str, Any] = {}
     if url.cors:
         cors = {
-            "AllowOrigins": sorted(url.cors.origins),
-            "AllowMethods": sorted(url.cors.methods),
-            "AllowHeaders": sorted(url.cors.headers),
-            "ExposeHeaders": sorted(url.cors.expose),
+            "AllowOrigins": url.cors.origins,
+            "AllowMethods": url.cors.methods,
+            "AllowHeaders": url.cors.headers,
+            "ExposeHeaders": url.cors.expose,
             "MaxAge": url.cors.max_age,
             "AllowCredentials": url.cors.credentials,
         }
     return {
         "AuthType": {"iam": "AWS_IAM", "none": "NONE"}[url.auth],
         "InvokeMode": {"buffered": "BUFFERED", "streaming": "RESPONSE_STREAM"}[url.invoke_mode],
-        "Cors": {key: value for key, value in cors.items() if value},
+        "Cors": {
+            key: sorted_cors(key, value) if isinstance(value, tuple) else value
+            for key, value in cors.items()
+            if value
+        },
     }
+
+
+def sorted_cors(key: str, values: Iterable[str]) -> list[str]:
+    """A list of CORS in one order; Lambda keeps the names of headers in small letters."""
+    return sorted(value.lower() if key.endswith("Headers") else value for value in values)
 
 
 def _event_invoke(project: Project) -> dict[str, Any] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from lambdeno.deployment import policies, removal, steps
@@ -21,14 +21,17 @@ from lambdeno.deployment.changes import (
     size_of,
     variables,
 )
-from lambdeno.deployment.desired import MARK, Desired, Function, New, Role, role_name
+from lambdeno.deployment.desired import MARK, Desired, Function, New, Role, sorted_cors
 from lambdeno.deployment.step import Step
 
 __all__ = ["plan"]
 
 
-def plan(desired: Desired, actual: Actual) -> list[Step]:
-    """The steps, none where all is as it should be."""
+def plan(desired: Desired, actual: Actual, parts: Collection[str] | None = None) -> list[Step]:
+    """The steps, none where all is as it should be.
+
+    With ``parts``, a version follows the function's steps of these parts alone; the caller drops the others.
+    """
     function = desired.function
     layers = [
         steps.PublishLayer(
@@ -53,15 +56,17 @@ def plan(desired: Desired, actual: Actual) -> list[Step]:
         made: list[Step] = [_create(function, actual, role, references)]
     else:
         made = _update(function, actual, actual.function, role, references)
+    rights = _rights(function.role, actual.role)
     uploads = bool(layers) or any(isinstance(step, steps.CreateFunction | steps.UpdateCode) for step in made)
     return [
-        *_role(function.role, actual.role),
+        *rights[0],
         *_log_group(function, actual.log_retention),
         *_bucket(desired, actual, uploads),
         *layers,
         *made,
-        *_around(function, actual.function, bool(made)),
-        *_former_role(function, actual.function, actual.role),
+        *_around(function, actual.function, any(parts is None or step.part in parts for step in made)),
+        *rights[1],
+        *_former_role(actual),
     ]
 
 
@@ -71,6 +76,17 @@ def _bucket(desired: Desired, actual: Actual, uploads: bool) -> list[Step]:
     if not (uploads and any(code.bucket == "" for code in codes)):
         return []
     return [(steps.SetUpBucket if actual.has_bucket else steps.CreateBucket)(name=actual.bucket)]
+
+
+def _rights(wanted: Role, found: FoundRole | None) -> tuple[list[Step], list[Step]]:
+    """The steps for the role: before those of the function, or behind them.
+
+    Lambda needs the rights for a network until it has taken its interfaces away.
+    """
+    made = _role(wanted, found)
+    before = {one.get("Sid") for one in (found.permissions or {}).get("Statement", [])} if found else set()
+    after = {one.get("Sid") for one in wanted.permissions["Statement"]}
+    return ([], made) if "Network" in before - after else (made, [])
 
 
 def _role(wanted: Role, found: FoundRole | None) -> list[Step]:
@@ -198,10 +214,21 @@ def _code_changes(function: Function, found: Mapping[str, Any]) -> list[Change]:
         changes.append(
             Change("code", str(found.get("CodeSha256", ""))[:8], f"{digest[:8]}, {size_of(function.code)}")
         )
+    elif failed := _failure(found):
+        changes.append(Change("code, once more", shown(failed), size_of(function.code)))
     architecture = (found.get("Architectures") or ["x86_64"])[0]
     if architecture != function.architecture:
         changes.append(Change("architecture", architecture, function.architecture))
     return changes
+
+
+def _failure(found: Mapping[str, Any]) -> str:
+    """Why the function, or its last update, has failed; nothing where it has not."""
+    if found.get("State") == "Failed":
+        return str(found.get("StateReason") or "it failed")
+    if found.get("LastUpdateStatus") == "Failed":
+        return str(found.get("LastUpdateStatusReason") or "the last update failed")
+    return ""
 
 
 # --- around the function ---------------------------------------------------------------------------
@@ -239,8 +266,8 @@ def _tags(function: Function, deployed: Deployed) -> list[Step]:
     remove = tuple(key for key in found if key not in function.tags)
     if not (put or remove):
         return []
-    changes = [Change(key, found.get(key, ""), value) for key, value in put.items()]
-    changes += [Change(key, found[key], "") for key in remove]
+    changes = [Change(key, shown(found.get(key)), shown(value)) for key, value in put.items()]
+    changes += [Change(key, shown(found[key]), "") for key in remove]
     return [
         steps.TagFunction(
             name=function.name, arn=deployed.arn, put=put, remove=remove, changes=tuple(changes)
@@ -271,6 +298,7 @@ def _version(function: Function, found: Deployed, changed: bool) -> list[Step]:
             name=function.name,
             alias=function.alias,
             exists=function.alias in found.aliases,
+            revision=str(found.aliases.get(function.alias, {}).get("RevisionId", "")),
             changes=(Change(function.alias, before, "the new version"),),
         )
     ]
@@ -313,7 +341,7 @@ def _url(function: Function, found: Deployed, qualifier: str) -> list[Step]:
         "AuthType": present.get("AuthType"),
         "InvokeMode": str(present.get("InvokeMode", "BUFFERED")).upper(),
         "Cors": {
-            key: sorted(value) if isinstance(value, list) else value
+            key: sorted_cors(key, value) if isinstance(value, list) else value
             for key, value in (present.get("Cors") or {}).items()
             if value
         },
@@ -374,18 +402,24 @@ def _event_invoke(function: Function, found: Deployed, qualifier: str) -> list[S
     ]
 
 
+def _is_ours(found: Deployed, qualifier: str) -> bool:
+    """Whether a qualifier is the function itself, or an alias that lambdeno made."""
+    alias = found.aliases.get(qualifier, {})
+    return qualifier == EVERYWHERE or alias.get("Description") == MARK
+
+
 def _former(function: Function, found: Deployed, qualifier: str) -> list[Step]:
     """What was wanted once, or under another alias, and is not any more."""
     made: list[Step] = []
     made += [
         removal.DeleteUrl(name=function.name, qualifier=at)
         for at in found.urls
-        if function.url is None or at != qualifier
+        if (function.url is None or at != qualifier) and _is_ours(found, at)
     ]
     made += [
         removal.DeleteEventInvoke(name=function.name, qualifier=at)
         for at in found.event_invokes
-        if function.event_invoke is None or at != qualifier
+        if (function.event_invoke is None or at != qualifier) and _is_ours(found, at)
     ]
     made += [
         removal.DeleteAlias(name=function.name, alias=name)
@@ -395,15 +429,16 @@ def _former(function: Function, found: Deployed, qualifier: str) -> list[Step]:
     return made
 
 
-def _former_role(function: Function, deployed: Deployed | None, role: FoundRole | None) -> list[Step]:
-    """Our role, where the function leaves it for another."""
-    if deployed is None or function.role.is_ours or role is None:
+def _former_role(actual: Actual) -> list[Step]:
+    """Our role, when the function has another."""
+    if not actual.former_role:
         return []
-    region = deployed.arn.split(":")[3]
-    ours = role_name(function.name, region)
-    if last_of(str(deployed.configuration.get("Role", ""))) != ours or last_of(role.arn) == ours:
-        return []
-    return [removal.DeleteRole(name=ours, changes=(Change("in its place", ours, last_of(role.arn)),))]
+    after = last_of(actual.role.arn) if actual.role else ""
+    return [
+        removal.DeleteRole(
+            name=actual.former_role, changes=(Change("in its place", actual.former_role, after),)
+        )
+    ]
 
 
 def _listed(value: Any) -> list[str]:

@@ -67,7 +67,14 @@ def permissions(project: Project, log_group_arn: str) -> Document:
         for name, arn in wanted.items():
             if arn:
                 statements.append(_sending(project, name, arn))
-    return {"Version": VERSION, "Statement": statements + _own_statements(project)}
+    own = _own_statements(project)
+    twice = {one["Sid"] for one in statements} & {one.get("Sid") for one in own}
+    if twice:
+        raise ProjectError(
+            f'"{project.root / project.role.policy}" has a statement "{min(twice)}", which lambdeno has too',
+            "give it another Sid",
+        )
+    return {"Version": VERSION, "Statement": statements + own}
 
 
 def statements_of_url(auth: str) -> dict[str, Document]:
@@ -98,10 +105,10 @@ def _allow(sid: str, actions: tuple[str, ...], resource: str) -> Document:
 
 def _sending(project: Project, sid: str, arn: str) -> Document:
     service = arn.split(":")[2]
-    if service not in DESTINATIONS:
+    if service not in DESTINATIONS or (service == "s3" and sid == "OnSuccess"):
         raise ProjectError(
             f'"{project.root / "lambdeno.toml"}": event_invoke names "{arn}", which is no destination',
-            "name a queue, a topic, an event bus, a function or a bucket",
+            "name a queue, a topic, an event bus or a function; a bucket for what failed alone",
         )
     return _allow(sid, (DESTINATIONS[service],), f"{arn}/*" if service == "s3" else arn)
 

@@ -105,7 +105,7 @@ class DeleteRole(Step):
     @property
     def needs(self) -> tuple[str, ...]:
         """See Step."""
-        return ("iam:DeleteRole", "iam:DeleteRolePolicy", "iam:DetachRolePolicy")
+        return ("iam:DeleteRole", "iam:DeleteRolePolicy")
 
     def apply(self, aws: Aws, progress: Progress) -> None:  # noqa: ARG002
         """IAM deletes no role that has policies: those go first."""

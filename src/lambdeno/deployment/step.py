@@ -5,12 +5,14 @@ A step can be repeated: who was interrupted plans anew from what is there then.
 
 from __future__ import annotations
 
+import hashlib
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from lambdeno.aws import Aws, Refused
+from lambdeno.aws import DENIED, Aws, Refused
 from lambdeno.deployment.actual import EVERYWHERE
 from lambdeno.deployment.changes import Change
 from lambdeno.deployment.desired import Code, New
@@ -30,6 +32,11 @@ __all__ = [
     "with_role",
 ]
 
+# What Lambda says of a role, or of its rights, until IAM has told it of them; Terraform waits for the same.
+UNKNOWN_ROLE = re.compile(
+    r"cannot be assumed by Lambda|does not have permissions to call|does not refer to a valid principal"
+    r"|invalid for CreateGrant|destination ARN \S* ?is invalid|throttled by EC2"
+)
 ROLE_PAUSES = (1, 2, 4, 8, 8, 8, 8)  # s: a role that was just made is known everywhere in 10 s or so
 
 
@@ -39,6 +46,7 @@ class Progress:
 
     arns: dict[str, str] = field(default_factory=dict)
     revision: str | None = None
+    code_sha256: str = ""  # of the code that is there
     url: str = ""
     version: str = ""
 
@@ -75,6 +83,8 @@ def settle(aws: Aws, progress: Progress, name: str, waiter: str) -> None:
     """Wait until a change is through; the next one is of the revision that is there then."""
     aws.wait(waiter, name)
     found = aws.call(aws.lambda_.get_function_configuration, FunctionName=name)
+    if progress.code_sha256 and found.get("CodeSha256", "") != progress.code_sha256:
+        raise another_deployment("function", name)
     progress.revision = found.get("RevisionId")
 
 
@@ -98,7 +108,7 @@ def with_role(aws: Aws, operation: Any, request: Mapping[str, Any]) -> Any:
         try:
             return aws.call(operation, **request)
         except Refused as refused:
-            if pause is None or "cannot be assumed by Lambda" not in refused.said:
+            if pause is None or not UNKNOWN_ROLE.search(refused.said):
                 raise
             aws.sleep(pause)
     raise AssertionError  # the last round returns or raises
@@ -125,27 +135,37 @@ def check_arrival(code: Code, told: str | None, name: str) -> None:
 def content(aws: Aws, code: Code, bucket: str) -> dict[str, Any]:
     """Where Lambda finds the bytes: in the request, or in the bucket, where they are put now."""
     try:
-        if code.bucket is None:
-            return {"ZipFile": code.artefact.path.read_bytes()}
-        _upload(aws, code, bucket)
+        data = code.artefact.path.read_bytes()
     except OSError as error:
         raise DeployError(
             f'Cannot read "{code.artefact.path}": {error.strerror}', "run lambdeno build"
         ) from None
+    if hashlib.sha256(data).hexdigest() != code.artefact.sha256:
+        raise DeployError(
+            f'"{code.artefact.path}" has changed since the deployment began', "run lambdeno deploy again"
+        )
+    if code.bucket is None:
+        return {"ZipFile": data}
+    _upload(aws, code, data, bucket)
     return {"S3Bucket": bucket, "S3Key": code.key}
 
 
-def _upload(aws: Aws, code: Code, bucket: str) -> None:
+def _upload(aws: Aws, code: Code, data: bytes, bucket: str) -> None:
     """Put an artefact into the bucket; S3 compares the checksum. One that is there stays."""
     owner = aws.identity[0]
-    found = aws.find(aws.s3.head_object, Bucket=bucket, Key=code.key, ExpectedBucketOwner=owner)
+    try:
+        found = aws.find(aws.s3.head_object, Bucket=bucket, Key=code.key, ExpectedBucketOwner=owner)
+    except Refused as refused:
+        if refused.code not in DENIED:  # so S3 says that there is none to who may not list
+            raise
+        found = None
     if found and found["ContentLength"] == code.artefact.size:
         return
     aws.call(
         aws.s3.put_object,
         Bucket=bucket,
         Key=code.key,
-        Body=code.artefact.path.read_bytes(),
+        Body=data,
         ChecksumAlgorithm="SHA256",
         ChecksumSHA256=code.artefact.code_sha256,
         ExpectedBucketOwner=owner,

@@ -97,12 +97,13 @@ class CreateLogGroup(Step):
     @property
     def needs(self) -> tuple[str, ...]:
         """See Step."""
-        return ("logs:CreateLogGroup", "logs:TagResource", "logs:PutRetentionPolicy")
+        return ("logs:CreateLogGroup", *(("logs:PutRetentionPolicy",) if self.days else ()))
 
     def apply(self, aws: Aws, progress: Progress) -> None:  # noqa: ARG002
         """Two calls: one interrupted between them is mended by SetRetention."""
         aws.call(aws.logs.create_log_group, logGroupName=self.name, tags={MARK_KEY: MARK})
-        put_retention(aws, self.name, self.days)
+        if self.days:
+            put_retention(aws, self.name, self.days)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,8 +136,11 @@ class SetUpBucket(Step):
         return ("s3:PutBucketPublicAccessBlock", "s3:PutLifecycleConfiguration")
 
     def apply(self, aws: Aws, progress: Progress) -> None:  # noqa: ARG002
-        """Two calls: before each upload, whoever was interrupted when the bucket was made."""
+        """Set up what was interrupted when it was made; rules that are there stay."""
         owner = aws.identity[0]
+        rules = aws.s3.get_bucket_lifecycle_configuration
+        if aws.find(rules, Bucket=self.name, ExpectedBucketOwner=owner):
+            return
         aws.call(
             aws.s3.put_public_access_block,
             Bucket=self.name,
@@ -260,6 +264,7 @@ class CreateFunction(Step):
         made = with_role(aws, aws.lambda_.create_function, request)
         check_arrival(self.code, made.get("CodeSha256"), self.name)
         progress.arns["function"] = made["FunctionArn"]
+        progress.code_sha256 = self.code.artefact.code_sha256
         settle(aws, progress, self.name, "function_active_v2")
 
 
@@ -284,6 +289,7 @@ class UpdateCode(Step):
         request: Any = {"Architectures": [self.architecture], **source, **revision(progress)}
         made = guarded(aws, aws.lambda_.update_function_code, self.name, request)
         check_arrival(self.code, made.get("CodeSha256"), self.name)
+        progress.code_sha256 = self.code.artefact.code_sha256
         settle(aws, progress, self.name, "function_updated_v2")
 
 
@@ -375,6 +381,7 @@ class PublishVersion(Step):
     part = "version"
     alias: str
     exists: bool  # the alias
+    revision: str = ""  # of the alias, as the plan saw it
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -383,13 +390,16 @@ class PublishVersion(Step):
 
     def apply(self, aws: Aws, progress: Progress) -> None:
         """Two calls. Lambda publishes nothing new where nothing has changed: repeating is safe."""
-        made = guarded(aws, aws.lambda_.publish_version, self.name, revision(progress))
+        code = {"CodeSha256": progress.code_sha256} if progress.code_sha256 else {}
+        made = guarded(aws, aws.lambda_.publish_version, self.name, {**revision(progress), **code})
         version = made["Version"]
-        change: Any = {"FunctionName": self.name, "Name": self.alias, "FunctionVersion": version}
+        change: Any = {"Name": self.alias, "FunctionVersion": version}
         if self.exists:
-            aws.call(aws.lambda_.update_alias, **change, RoutingConfig={"AdditionalVersionWeights": {}})
+            seen = {"RevisionId": self.revision} if self.revision else {}
+            change |= {"RoutingConfig": {"AdditionalVersionWeights": {}}, **seen}
+            guarded(aws, aws.lambda_.update_alias, self.name, change)
         else:
-            aws.call(aws.lambda_.create_alias, **change, Description=MARK)
+            aws.call(aws.lambda_.create_alias, FunctionName=self.name, **change, Description=MARK)
         progress.version = version
 
 
@@ -471,12 +481,8 @@ class PutEventInvoke(Step):
 
     def apply(self, aws: Aws, progress: Progress) -> None:  # noqa: ARG002
         """One call: it replaces what was there."""
-        aws.call(
-            aws.lambda_.put_function_event_invoke_config,
-            FunctionName=self.name,
-            **at(self.qualifier),
-            **self.configuration,
-        )
+        request = {"FunctionName": self.name, **at(self.qualifier), **self.configuration}
+        with_role(aws, aws.lambda_.put_function_event_invoke_config, request)
 
 
 # --- calls that several of them make ---
