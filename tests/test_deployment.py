@@ -16,7 +16,7 @@ from lambdeno import project
 from lambdeno.archive import Entry, write
 from lambdeno.aws import Aws, Refused
 from lambdeno.deployment import Actual, Artefact, Desired, Progress, plan, policies, steps, wanted
-from lambdeno.deployment.actual import Deployed, FoundRole
+from lambdeno.deployment.actual import Deployed, FoundRole, check_mark, retention_of, urls_of
 from lambdeno.deployment.desired import role_name
 from lambdeno.deployment.step import with_role
 from lambdeno.errors import DeployError, ProjectError
@@ -414,6 +414,40 @@ def test_only_a_sure_denial_stops_a_deployment(aws: Aws, row: dict[str, Any], is
         iam.add_response("simulate_principal_policy", {"EvaluationResults": results})
         denied = aws.forbidden([("lambda:CreateFunction", ARN)])
     assert denied == ([("lambda:CreateFunction", ARN)] if is_denied else [])
+
+
+def test_a_region_without_urls_is_one_without_urls(
+    aws: Aws, lambda_api: Stubber, shop: project.Project, artefacts: dict[str, Artefact]
+) -> None:
+    """Lambda's strange refusal there matters to those alone who want one."""
+    said = "Unable to determine service/operation name to be authorized"
+    for _ in range(2):
+        lambda_api.add_client_error("list_function_url_configs", "AccessDeniedException", said, 403)
+    function = desired_of(shop, artefacts).function
+    wanting = desired_of(msgspec.structs.replace(shop, url=project.Url()), artefacts).function
+    assert function
+    assert wanting
+    assert urls_of(aws, function) == {}
+    with pytest.raises(DeployError, match="Lambda has no Function URLs in eu-west-1"):
+        urls_of(aws, wanting)
+
+
+def test_a_retention_that_the_account_decides_is_left_to_it(
+    aws: Aws, shop: project.Project, artefacts: dict[str, Artefact]
+) -> None:
+    """What a policy of the account sets, no deployment can."""
+    function = desired_of(shop, artefacts).function
+    assert function
+    group = {"logGroupName": "/aws/lambda/shop", "retentionInDays": 365, "retentionPolicyName": "all"}
+    with Stubber(aws.logs) as logs:
+        logs.add_response("describe_log_groups", {"logGroups": [group]})
+        assert retention_of(aws, function) == function.log_retention
+
+
+def test_tags_that_may_not_be_seen_are_no_proof_of_somebody_else() -> None:
+    """The right that is missing is named."""
+    with pytest.raises(DeployError, match="Access denied: lambda:ListTags on shop"):
+        check_mark("shop", {"TagsError": {"ErrorCode": "AccessDeniedException"}}, "")
 
 
 def test_a_wait_that_is_throttled_goes_on(aws: Aws, lambda_api: Stubber) -> None:

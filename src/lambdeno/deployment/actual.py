@@ -15,7 +15,18 @@ from lambdeno.errors import DeployError
 if TYPE_CHECKING:
     from mypy_boto3_lambda.type_defs import GetFunctionResponseTypeDef
 
-__all__ = ["Actual", "Deployed", "FoundRole", "bucket_name", "is_marked", "read"]
+__all__ = [
+    "Actual",
+    "Deployed",
+    "FoundRole",
+    "bucket_name",
+    "check_mark",
+    "is_marked",
+    "read",
+    "retention_of",
+    "tags_of",
+    "urls_of",
+]
 
 EVERYWHERE = "$LATEST"  # the qualifier of what no alias or version names
 
@@ -74,7 +85,7 @@ def read(aws: Aws, desired: Desired) -> Actual:
         layers=layers,
         role=_role(aws, wanted.role),
         former_role=_former_role(aws, wanted),
-        log_retention=_retention(aws, wanted),
+        log_retention=retention_of(aws, wanted),
         function=_function(aws, wanted),
         bucket=bucket,
         has_bucket=has_bucket,
@@ -178,7 +189,7 @@ def _role(aws: Aws, role: Role) -> FoundRole | None:
     )
 
 
-def _retention(aws: Aws, wanted: Function) -> int | None:
+def retention_of(aws: Aws, wanted: Function) -> int | None:
     """Days; what is wanted where a policy of the account decides, for nothing else can."""
     name = wanted.log_group
     groups = aws.pages(
@@ -231,7 +242,7 @@ def _function(aws: Aws, wanted: Function) -> Deployed | None:
     if wanted.alias in aliases:
         number = aliases[wanted.alias]["FunctionVersion"]
         version = aws.find(aws.lambda_.get_function_configuration, FunctionName=name, Qualifier=number)
-    urls = _urls(aws, wanted)
+    urls = urls_of(aws, wanted)
     invokes = {
         _qualifier(row): row
         for row in aws.pages(
@@ -250,7 +261,8 @@ def _function(aws: Aws, wanted: Function) -> Deployed | None:
     )
 
 
-def _urls(aws: Aws, wanted: Function) -> dict[str, Mapping[str, Any]]:
+def urls_of(aws: Aws, wanted: Function) -> dict[str, Mapping[str, Any]]:
+    """The function's URLs by qualifier. Raises DeployError where one is wanted and the region has none."""
     operation = aws.lambda_.list_function_url_configs
     try:
         rows = list(aws.pages(operation, "FunctionUrlConfigs", FunctionName=wanted.name))
