@@ -116,6 +116,7 @@ def actual_of(shop: project.Project, artefacts: dict[str, Artefact], **configura
             "LoggingConfig": {
                 "LogFormat": "Text",
                 "ApplicationLogLevel": "INFO",
+                "NotKnownToday": "x",
                 "LogGroup": "/aws/lambda/shop",
             }
         },

@@ -75,8 +75,8 @@ def normal(key: str, found: Mapping[str, Any]) -> Any:
         group = f"/aws/lambda/{found.get('FunctionName', '')}"
         logging = {"LogFormat": "Text", "LogGroup": group} | (value or {})
         # with Text, whatever levels were left there count for nothing
-        named = ("LogFormat", "LogGroup") if logging["LogFormat"] == "Text" else tuple(logging)
-        return {name: logging[name] for name in named}
+        levels = () if logging["LogFormat"] == "Text" else ("ApplicationLogLevel", "SystemLogLevel")
+        return {name: logging[name] for name in ("LogFormat", *levels, "LogGroup") if name in logging}
     return "" if value is None else value
 
 
