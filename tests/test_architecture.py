@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 import lambdeno
+from lambdeno import build, cli, deploy
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src/lambdeno"
@@ -119,6 +120,12 @@ def test_help_stays_light() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     heavy = {"rich", "msgspec", "h11", "psutil", "boto3", "asyncio", "http.client", "sqlite3"}
     assert heavy & set(done.stdout.split()) == set()
+
+
+def test_the_command_line_knows_every_part_of_a_deployment() -> None:
+    """It names them without importing what carries them out."""
+    assert tuple(deploy.PARTS) == cli.PARTS
+    assert build.KINDS == cli.KINDS
 
 
 def test_the_changelog_knows_this_version() -> None:

@@ -499,8 +499,10 @@ def test_a_url_opens_and_closes(empty: Account, configured: Configured) -> None:
     client.remove_permission(FunctionName="shop", StatementId="lambdeno-url-invoke")
     assert deployed(empty, shop) == ["update URL"]
     assert deployed(empty, shop) == []
+    assert deploy_artefacts(shop, built(shop.root), empty.aws()).url.startswith("https://")
     closed = configured(SMALL)
-    assert deployed(empty, closed) == ["delete URL"]
+    done = deploy_artefacts(closed, built(closed.root), empty.aws())
+    assert (names(done.steps), done.url) == (["delete URL"], "")  # what is gone is not told
     assert snapshot(empty)["function"]["policy"].get("", []) == []
 
 

@@ -42,7 +42,7 @@ class Deployment:
     """What was done, or would be: the steps, and where things are now."""
 
     steps: tuple[Step, ...]
-    arns: Mapping[str, str]  # "deno-layer", "runtime-layer", "function" -> ARN, of what is there
+    arns: Mapping[str, str]  # "deno-layer", "runtime-layer", "role" -> ARN, of what is there
     url: str = ""
     version: str = ""  # that the alias names
 
@@ -80,7 +80,7 @@ def deploy_artefacts(
     )
     actual = read(aws, desired)
     steps = _selected(part, desired, actual)
-    progress = _progress(actual)
+    progress = _progress(desired, actual)
     if not dry_run:
         allowed(aws, steps)
         carry_out(steps, aws, progress, watcher)
@@ -175,17 +175,17 @@ def _selected(part: str, desired: Desired, actual: Actual) -> list[Step]:
     return steps
 
 
-def _progress(actual: Actual) -> Progress:
-    """What is there already, as the steps build on it."""
-    found = actual.function
+def _progress(desired: Desired, actual: Actual) -> Progress:
+    """What is there already, as the steps build on it, and the URL if it is wanted."""
+    function, found = desired.function, actual.function
     progress = Progress(arns=dict(actual.layers))
     if actual.role:
         progress.arns["role"] = actual.role.arn
-    if found:
-        progress.arns["function"] = found.arn
+    if function and found:
         progress.revision = found.configuration.get("RevisionId")
         progress.code_sha256 = str(found.configuration.get("CodeSha256", ""))
-        progress.url = next((str(row["FunctionUrl"]) for row in found.urls.values()), "")
+        if function.url is not None:
+            progress.url = str(found.urls.get(function.qualifier, {}).get("FunctionUrl", ""))
         progress.version = str((found.version or {}).get("Version", ""))
     return progress
 

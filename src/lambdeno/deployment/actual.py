@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lambdeno.aws import DENIED, Aws, Refused, mask
-from lambdeno.deployment.desired import MARK, MARK_KEY, Desired, Function, Layer, Role, role_name
+from lambdeno.deployment.desired import EVERYWHERE, MARK, MARK_KEY, Desired, Function, Layer, Role, role_name
 from lambdeno.errors import DeployError
 
 if TYPE_CHECKING:
@@ -27,8 +27,6 @@ __all__ = [
     "tags_of",
     "urls_of",
 ]
-
-EVERYWHERE = "$LATEST"  # the qualifier of what no alias or version names
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from lambdeno.deployment import policies
 from lambdeno.project import Project
 
 __all__ = [
+    "EVERYWHERE",
     "LICENSE",
     "MARK",
     "MARK_KEY",
@@ -32,6 +33,7 @@ __all__ = [
 ]
 
 MARK_KEY, MARK = "managed-by", "lambdeno"  # the tag of what this tool has made, and may change and delete
+EVERYWHERE = "$LATEST"  # the qualifier of what no alias or version names
 LICENSE = "MIT"  # of the layers
 LAYER_NAMES = {"deno-layer": "lambdeno-deno", "runtime-layer": "lambdeno-runtime"}
 
@@ -120,6 +122,11 @@ class Function:
     url: Mapping[str, Any] | None  # in CreateFunctionUrlConfig's words
     url_statements: Mapping[str, Mapping[str, Any]]
     event_invoke: Mapping[str, Any] | None  # in PutFunctionEventInvokeConfig's words
+
+    @property
+    def qualifier(self) -> str:
+        """What its URL and its settings for queued events are of: the alias, or the function itself."""
+        return self.alias or EVERYWHERE
 
 
 @dataclass(frozen=True)

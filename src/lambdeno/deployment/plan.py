@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from lambdeno.deployment import policies, removal, steps
-from lambdeno.deployment.actual import EVERYWHERE, Actual, Deployed, FoundRole
+from lambdeno.deployment.actual import Actual, Deployed, FoundRole
 from lambdeno.deployment.changes import (
     Change,
     change_of,
@@ -21,7 +21,7 @@ from lambdeno.deployment.changes import (
     size_of,
     variables,
 )
-from lambdeno.deployment.desired import MARK, Desired, Function, New, Role, sorted_cors
+from lambdeno.deployment.desired import EVERYWHERE, MARK, Desired, Function, New, Role, sorted_cors
 from lambdeno.deployment.step import Step
 
 __all__ = ["plan"]
@@ -235,8 +235,7 @@ def _failure(found: Mapping[str, Any]) -> str:
 
 
 def _around(function: Function, deployed: Deployed | None, changed: bool) -> list[Step]:
-    found = deployed or NOTHING
-    qualifier = function.alias or EVERYWHERE
+    found, qualifier = deployed or NOTHING, function.qualifier
     return [
         # at once, of the very revision that was deployed
         *_version(function, found, changed),

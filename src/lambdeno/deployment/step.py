@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from lambdeno.aws import DENIED, Aws, Refused
-from lambdeno.deployment.actual import EVERYWHERE
 from lambdeno.deployment.changes import Change
-from lambdeno.deployment.desired import Code, New
+from lambdeno.deployment.desired import EVERYWHERE, Code, New
 from lambdeno.errors import DeployError
 
 __all__ = [

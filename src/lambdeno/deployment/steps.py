@@ -263,7 +263,6 @@ class CreateFunction(Step):
         }
         made = with_role(aws, aws.lambda_.create_function, request)
         check_arrival(self.code, made.get("CodeSha256"), self.name)
-        progress.arns["function"] = made["FunctionArn"]
         progress.code_sha256 = self.code.artefact.code_sha256
         settle(aws, progress, self.name, "function_active_v2")
 
