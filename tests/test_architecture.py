@@ -80,7 +80,10 @@ SHIPPED = {
     "lambdeno/runtime2.py",
     "lambdeno/runtime_api.py",
     "lambdeno/settings.py",
+    "lambdeno/streaming.js",
+    "lambdeno/streaming.py",
     "lambdeno/streams.py",
+    "lambdeno/web.js",
 }
 
 

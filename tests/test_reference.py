@@ -70,7 +70,7 @@ def test_every_key_of_lambdeno_toml_is_in_the_reference_with_its_default() -> No
 
 def test_every_variable_of_ours_is_in_the_reference() -> None:
     """What starts with LAMBDENO_ in the code has a row, and no other row is there."""
-    sources = [*LAYER.glob("*.py"), LAYER / "runtime.js", ROOT / "src/lambdeno/cache.py"]
+    sources = [*LAYER.glob("*.py"), *LAYER.glob("*.js"), ROOT / "src/lambdeno/cache.py"]
     sources.append(ROOT / "interpreter/build.py")
     used = {name for path in sources for name in re.findall(r"LAMBDENO_[A-Z_]+", path.read_text("utf-8"))}
     assert set(rows(section("Environment variables"))) == used
@@ -100,7 +100,7 @@ def test_every_exit_code_is_in_the_reference() -> None:
 
 def test_every_error_type_of_the_runtime_is_in_the_reference() -> None:
     """What the layer can answer as errorType, and nothing else, is in the table."""
-    sources = [*LAYER.glob("*.py"), LAYER / "runtime.js"]
+    sources = [*LAYER.glob("*.py"), *LAYER.glob("*.js")]
     used = {
         name
         for path in sources

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from io import BufferedReader
 
 PREFIX = "/2018-06-01/runtime"
 NEXT = f"{PREFIX}/invocation/next"
@@ -32,6 +33,9 @@ class Request:
     body: bytes
     connection: int  # the how manieth one
     at: float = 0.0  # when it was there, on time.time
+    chunks: Sequence[tuple[float, bytes]] = ()  # of a streamed body, and when each was there
+    trailers: Mapping[str, str] = field(default_factory=dict)  # names in lower case
+    is_whole: bool = True
 
     @property
     def error_type(self) -> str:
@@ -59,6 +63,9 @@ class FakeRuntimeApi:
         self.asked = 0  # how often the next event was asked for, for those who clear the list
         self.faults: list[str] = []  # what no client may do
         self.connections = 0
+        self.most_chunks: int | None = None  # of a streamed body; the connection is cut after them
+        self.takes_chunks = threading.Event()  # cleared: streamed bodies are not read
+        self.takes_chunks.set()
         self._changed = threading.Condition()
         self._is_open = True
         self._sockets: list[socket.socket] = []
@@ -112,6 +119,13 @@ class FakeRuntimeApi:
                     self.faults.append(f"not an HTTP/1.1 request: {start!r} {headers}")
                     return
                 method, path, _ = words
+                if headers.get("transfer-encoding") == "chunked":
+                    request = self._read_stream(stream, method, path, headers, number)
+                    self._record(request)
+                    if not request.is_whole:
+                        return
+                    connection.sendall(b"".join(status(202, b'{"status":"OK"}\n').pieces))
+                    continue
                 if method == "POST" and not headers.get("content-length", "").isdigit():
                     self.faults.append(f"a post without its length: {headers}")
                     return
@@ -129,6 +143,32 @@ class FakeRuntimeApi:
                         return
                 if not self._send(connection, answer or status(202, b'{"status":"OK"}\n')):
                     return
+
+    def _read_stream(
+        self, stream: BufferedReader, method: str, path: str, headers: dict[str, str], number: int
+    ) -> Request:
+        """A chunked body (RFC 9112 §7.1), chunk by chunk; no further than it is to be read."""
+        chunks: list[tuple[float, bytes]] = []
+        trailers: dict[str, str] = {}
+        is_whole = False
+        while self.most_chunks is None or len(chunks) < self.most_chunks:
+            self.takes_chunks.wait(DEADLINE)
+            line = stream.readline()
+            if not line:
+                break
+            size = int(line.strip(), 16)
+            if size == 0:
+                while line := stream.readline().strip():
+                    name, _, value = line.decode().partition(":")
+                    trailers[name.lower()] = value.strip()
+                is_whole = True
+                break
+            chunk = stream.read(size + 2)
+            if chunk[-2:] != b"\r\n":
+                break
+            chunks.append((time.time(), chunk[:-2]))
+        body = b"".join(chunk for _, chunk in chunks)
+        return Request(method, path, headers, body, number, time.time(), chunks, trailers, is_whole)
 
     def _record(self, request: Request) -> None:
         with self._changed:

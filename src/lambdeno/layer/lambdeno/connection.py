@@ -18,6 +18,7 @@ SOL_SOCKET, SO_RCVTIMEO = 1, 20
 DIGITS = 10  # of a length
 BLANKS = b" \t"
 HEXADECIMAL = b"0123456789abcdefABCDEF"
+STREAMED = b"\r\nlambda-runtime-function-response-mode: streaming\r\n"  # the bridge alone says so
 
 
 class Closed(Exception):
@@ -47,6 +48,7 @@ class Connection:
         self.total = 0  # bytes of the message, head and body
         self.unread = 0  # bytes of the message still to come from the socket
         self.added = b""  # a header line that unchunking adds
+        self.is_stream = False  # its body is read by streaming.py, chunk by chunk
 
     def send(self, data: bytes) -> None:
         """Send all of it. Raises OSError."""
@@ -87,6 +89,7 @@ class Connection:
                 self._resize(BUFFER)
         self.total = 0
         self.head = b""
+        self.is_stream = False
         while True:
             self.added = b""
             at = self.buffer.find(b"\r\n\r\n", 0, self.end)
@@ -97,6 +100,10 @@ class Connection:
             self.original = bytes(self.view[: at + 2])
             self.head = self.original.lower()
             if b"\r\ntransfer-encoding:" in self.head:
+                if STREAMED in self.head:
+                    self.is_stream = True
+                    self.total, self.unread = at + 4, 0
+                    return
                 self._unchunk(at + 4)
             else:
                 lengths = self.head.count(b"\r\ncontent-length:")

@@ -26,6 +26,11 @@ DUP2 = posix.POSIX_SPAWN_DUP2
 PREFIX = "lambdeno"  # of our folders in the writable place: lambdeno.<pid>.<time>
 BRIDGE_VARIABLES = ",".join(  # what runtime.js reads and writes
     (
+        "HANDLER_EXT",
+        "DENO_PREFIX",
+        "LAMBDENO_BASE_PATH",
+        "LAMBDENO_INVOKE_MODE",
+        "AWS_LAMBDA_NODEJS_NO_GLOBAL_AWSLAMBDA",
         "LAMBDENO_LOGS",
         "LAMBDENO_SIGNAL_MARGIN",
         "LAMBDENO_SOCKET",

@@ -4,13 +4,14 @@
 //
 // One connection, one request at a time: a Unix socket (runtime1) or the standard streams (runtime2,
 // where the bootstrap ends the process after the first). Raw HTTP/1.1 and no import: Deno.serve
-// starts 3 to 5 ms later (docs/decisions.md), and what is not loaded cannot be slow.
+// starts 3 to 5 ms later (docs/decisions.md), and what is not loaded cannot be slow. web.js and
+// streaming.js are loaded for functions that need them.
 
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();
 // As they were before the function could change them.
 const { parse, stringify } = JSON;
-const { addSignalListener, env, exit, stdin, stdout } = Deno;
+const { addSignalListener, env, exit, statSync, stdin, stdout } = Deno;
 const writeOutput = stdout.writeSync.bind(stdout);
 const { Console, inspectArgs } = internals();
 
@@ -45,7 +46,10 @@ function internals() {
 
 // --- HTTP over one connection ------------------------------------------------------------------
 
-/** @typedef {{ headers: Map<string, string>, body: string, isText: boolean }} Request */
+/**
+ * ``isCancel``: nobody reads the response that is being streamed.
+ * @typedef {{ headers: Map<string, string>, body: string, isText: boolean, isCancel: boolean }} Received
+ */
 
 /**
  * What the bridge needs of a connection; ``writeSync`` where it has that, else ``write``.
@@ -64,6 +68,8 @@ class Wire {
   #writing = null;
   #logs = 0; // log events that may not yet be in the kernel
   #logBytes = 0;
+  /** @type {((event: Uint8Array) => Promise<void>) | null} sends a log event in the middle of a stream */
+  logInStream = null;
 
   /** @param {Connection} connection */
   constructor(connection) {
@@ -73,7 +79,7 @@ class Wire {
 
   /**
    * The next request, or null when the bootstrap is gone.
-   * @returns {Promise<Request | null>}
+   * @returns {Promise<Received | null>}
    */
   async receive() {
     let input = this.#input;
@@ -89,9 +95,10 @@ class Wire {
       end = text.indexOf("\r\n\r\n");
     }
     const headers = headersOf(text.slice(0, end));
+    const isCancel = text.startsWith("DELETE");
     const length = Number(headers.get("content-length") ?? 0);
     if (text.length === have && have === end + 4 + length) { // one read, a byte for each unit
-      return { headers, body: text.slice(end + 4), isText: !text.includes("\ufffd") };
+      return { headers, body: text.slice(end + 4), isText: !text.includes("\ufffd"), isCancel };
     }
     const start = endOfHead(input) + 4;
     const total = start + length;
@@ -103,7 +110,7 @@ class Wire {
     }
     const bytes = input.subarray(start, total);
     const body = decoder.decode(bytes);
-    return { headers, body, isText: !body.includes("\ufffd") || isUtf8(bytes) };
+    return { headers, body, isText: !body.includes("\ufffd") || isUtf8(bytes), isCancel };
   }
 
   /** Sends a handler's result. @param {string} json */
@@ -118,7 +125,7 @@ class Wire {
     for (let at = head - 5; at > head - 5 - DIGITS; at--, rest = rest / 10 | 0) {
       output[at] = rest || rest === written ? 48 + rest % 10 : 32; // a space before the first digit
     }
-    this.#write(output.subarray(0, head + written));
+    this.write(output.subarray(0, head + written));
   }
 
   /**
@@ -132,11 +139,11 @@ class Wire {
     const head = encoder.encode(
       `HTTP/1.1 ${status}\r\n${headers}Content-Length: ${body.length}\r\n\r\n`,
     );
-    if (head.length + body.length > ATOMIC) return this.#write(head, body);
+    if (head.length + body.length > ATOMIC) return this.write(head, body);
     const message = new Uint8Array(head.length + body.length);
     message.set(head);
     message.set(body, head.length);
-    return this.#write(message);
+    return this.write(message);
   }
 
   /**
@@ -151,7 +158,8 @@ class Wire {
     }
     this.#logs++;
     this.#logBytes += event.length;
-    this.send("103 Log", "", event).then(() => {
+    const sending = this.logInStream ? this.logInStream(event) : this.send("103 Log", "", event);
+    sending.then(() => {
       this.#logs--;
       this.#logBytes -= event.length;
     });
@@ -166,7 +174,7 @@ class Wire {
    * receive tells.
    * @param {Uint8Array[]} parts
    */
-  #write(...parts) {
+  write(...parts) {
     const { writeSync } = this.#connection;
     if (writeSync) {
       for (let rest of parts) {
@@ -317,9 +325,32 @@ let isFramed = false;
 /** The request that is handled, or was last. @type {{ id?: string, tenantId?: string }} */
 let request = {};
 
+/** What a text event begins with, where DENO_PREFIX says so. @type {Prefix | null} */
+let prefix = null;
+
+/** @typedef {(requestId: string | undefined, level: string) => string} Prefix */
+
+/**
+ * The community layer's DENO_PREFIX: the inside of a template literal, with requestId and level.
+ * @param {string} template
+ */
+function setPrefix(template) {
+  try {
+    prefix = /** @type {Prefix} */ (new Function("requestId", "level", `return \`${template}\`;`));
+    prefix("a", "TEST");
+  } catch (error) {
+    prefix = () => "";
+    logValues(WARN, [`warn: DENO_PREFIX ${/** @type {Error} */ (error).message}`]);
+  }
+}
+
 /** One log event, in the form of Lambda's Node runtime. @param {number} level @param {string} text */
 function logText(level, text) {
-  if (level >= least) writeLog(level, `${now()}\t${request.id}\t${LEVELS[level]}\t${text}`);
+  if (level < least) return;
+  const start = prefix
+    ? prefix(request.id, LEVELS[level])
+    : `${now()}\t${request.id}\t${LEVELS[level]}\t`;
+  writeLog(level, start + text);
 }
 
 /** @param {number} level @param {object} fields */
@@ -430,7 +461,7 @@ function patchConsole() {
 const DEEPEST = 8; // causes of causes
 const MOST = 64; // errors in one: causes, and what an AggregateError collects
 const X_RAY = { message: 512, line: 1024, frames: 20, header: 64 * 1024 }; // characters, lines, bytes
-const BRIDGE = import.meta.url;
+const BRIDGE = import.meta.url.slice(0, -"runtime.js".length); // and what belongs to it
 
 /** An error of ours, under a type that Lambda's platform keeps. */
 class RuntimeError extends Error {
@@ -567,6 +598,18 @@ function plain(value) {
  * @param {{ otherwise?: string, status?: string }} [options] the type of what has no name for the platform
  */
 function sendError(wire, thrown, { otherwise = "Function.Unhandled", status = "500 Error" } = {}) {
+  const { error, body, type } = errorOf(thrown, otherwise);
+  const cause = xRayCause(error);
+  let headers = `Content-Type: ${ERROR_TYPE}\r\nLambda-Runtime-Function-Error-Type: ${type}\r\n`;
+  if (cause) headers += `Lambda-Runtime-Function-XRay-Error-Cause: ${cause}\r\n`;
+  return wire.send(status, headers, body);
+}
+
+/**
+ * Anything thrown, described, as JSON, and under a type that the platform keeps.
+ * @param {unknown} thrown @param {string} [otherwise]
+ */
+function errorOf(thrown, otherwise = "Function.Unhandled") {
   /** @type {Described} */
   let error;
   let body;
@@ -577,11 +620,7 @@ function sendError(wire, thrown, { otherwise = "Function.Unhandled", status = "5
     error = UNREADABLE;
     body = stringify(error);
   }
-  const cause = xRayCause(error);
-  const type = platformType(error.errorType, otherwise);
-  let headers = `Content-Type: ${ERROR_TYPE}\r\nLambda-Runtime-Function-Error-Type: ${type}\r\n`;
-  if (cause) headers += `Lambda-Runtime-Function-XRay-Error-Cause: ${cause}\r\n`;
-  return wire.send(status, headers, body);
+  return { error, body, type: platformType(error.errorType, otherwise) };
 }
 
 /** The platform keeps types of this form alone and drops others. @param {string} name @param {string} otherwise */
@@ -629,57 +668,191 @@ function xRayCause(error) {
 
 /** @typedef {(event: unknown, context: object, callback: Callback) => unknown} Handler */
 /** @typedef {(error?: unknown, result?: unknown) => void} Callback */
+/** @typedef {Record<string, any>} Module */
+/** @typedef {{ fetch: (request: Request, info: object) => unknown, onError?: (error: unknown) => unknown }} Application */
+
+/**
+ * What takes the function's events: an application those of HTTP, the handler all others, or all.
+ * @typedef {{ handler: Handler | null, web: import("./web.js").Web | null, shutdown: unknown }} Loaded
+ */
+
+const EXTENSIONS = ["ts", "mts", "js", "mjs"]; // of a function that is no bundle
+const DEFAULT_EXPORT = "handler"; // as lambdeno.toml has it, and what it may be without
+const SERVE_TIME = 5000; // ms that a function may take from its load to Deno.serve
+const STREAMING = Symbol.for("aws.lambda.runtime.handler.streaming"); // as Lambda's Node runtime has them
+const HIGH_WATER_MARK = Symbol.for("aws.lambda.runtime.handler.streaming.highWaterMark");
+const OCTETS = "application/octet-stream";
+const PRELUDE = "application/vnd.awslambda.http-integration-response";
+
+/** A result that goes to Lambda while it is made. */
+class Streamed {
+  /**
+   * @param {import("./streaming.js").Body} body
+   * @param {string} contentType
+   * @param {object} [prelude] status, headers and cookies, where the content type says that they come first
+   */
+  constructor(body, contentType = OCTETS, prelude = undefined) {
+    this.body = body;
+    this.contentType = contentType;
+    this.prelude = prelude;
+  }
+}
+
+/** What web.js and streaming.js use of this module, which no function may import. */
+const tools = { RuntimeError, Streamed, PRELUDE, errorOf, sendError, encoder };
+
+/** @returns {Promise<typeof import("./web.js")>} */
+function webModule() {
+  return import(BRIDGE + "web.js"); // no literal: Deno would read that file at each start
+}
+
+/** @returns {Promise<typeof import("./streaming.js")>} */
+function streamModule() {
+  return import(BRIDGE + "streaming.js");
+}
+
+/** @returns {Promise<{ Writable: typeof import("node:stream").Writable }>} */
+function nodeStream() {
+  return import(["node", "stream"].join(":"));
+}
 
 function taskRoot() {
   return env.get("LAMBDA_TASK_ROOT") ?? "/var/task";
 }
 
 /**
- * The handler that _HANDLER names: "function.handler" is the export "handler" of
- * function.bundle.js in the task root. The layer's own bundle answers where there is none.
- * @returns {Promise<{ handler: Handler, shutdown: unknown }>}
+ * What _HANDLER names: "function.handler" is the export "handler" of function.bundle.js in the task
+ * root. The layer's own bundle answers where there is none.
+ * @returns {Promise<Loaded>}
  */
 async function loadFunction() {
   const name = env.get("_HANDLER") ?? "";
-  const [, file, path] = /^([^.]+)\.(.+)$/.exec(name) ?? [];
+  const [, file, path] = /^(?:\.\/)?([^.]+)\.(.+)$/.exec(name) ?? [];
   if (!file || name.includes("..")) {
     throw new RuntimeError(
       "Runtime.MalformedHandlerName",
       `The handler is "${name}"; it must be <file>.<export>, such as function.handler`,
     );
   }
-  const location = `${taskRoot()}/${file}.bundle.js`;
-  const module = await importModule(location, file);
-  let handler = module;
-  for (const key of path.split(".")) handler = handler?.[key];
-  if (typeof handler === "function") return { handler, shutdown: module.shutdown };
-  const exported = `in ${location}; it exports: ${Object.keys(module).join(", ") || "nothing"}`;
-  if (handler === undefined) {
-    throw new RuntimeError("Runtime.HandlerNotFound", `"${path}" is not exported ${exported}`);
+  const serve = Object(Object.getOwnPropertyDescriptor(Deno, "serve"));
+  Deno.serve = /** @type {any} */ (capture);
+  const importing = importModule(pathOf(file), file);
+  const module = await Promise.race([importing, serving]) ?? null;
+  /** @type {Loaded} */
+  const loaded = { handler: null, web: null, shutdown: module?.shutdown };
+  const { value, holder } = exportOf(module, path);
+  let application = served ?? applicationIn(value) ?? applicationIn(module?.default);
+  if (!application && value === undefined && path === DEFAULT_EXPORT) {
+    application = await lateServe();
   }
-  throw new RuntimeError(
+  Object.defineProperty(Deno, "serve", serve);
+  if (typeof value === "function") loaded.handler = await handlerOf(value, module, holder);
+  else if (!application || (value === undefined && module && path !== DEFAULT_EXPORT)) {
+    throw notFound(module, path, value);
+  }
+  if (application) {
+    const { Web } = await webModule();
+    loaded.web = new Web(application, env.get("LAMBDENO_INVOKE_MODE"), !loaded.handler, tools);
+    if (loaded.web.isStreaming) await streamModule();
+  }
+  if (!module) loadRest(importing, loaded, path);
+  return loaded;
+}
+
+/** Where the function's file is, were it a bundle. @param {string} file */
+function pathOf(file) {
+  return `${taskRoot()}/${file}.${env.get("HANDLER_EXT") || "bundle.js"}`;
+}
+
+/**
+ * What is exported under a path such as "orders.create". A class stands for an instance of it where
+ * the next name is that of a method.
+ * @param {Module | null} module @param {string} path
+ */
+function exportOf(module, path) {
+  let holder = module;
+  let value = module;
+  for (const key of path.split(".")) {
+    holder = value;
+    const type = /** @type {any} */ (value);
+    if (typeof type === "function" && type[key] === undefined) {
+      if (typeof type.prototype?.[key] === "function") holder = new type();
+    }
+    value = holder?.[key];
+  }
+  return { value, holder };
+}
+
+/** What `deno serve` runs. @param {unknown} value @returns {Application | null} */
+function applicationIn(value) {
+  if (value === null || value === undefined) return null;
+  return typeof (/** @type {any} */ (value)).fetch === "function"
+    ? /** @type {any} */ (value)
+    : null;
+}
+
+/**
+ * A handler as it is called; one made by awslambda.streamifyResponse gets a stream to write to.
+ * @param {any} value @param {Module | null} module @param {Module | null} holder @returns {Promise<Handler>}
+ */
+async function handlerOf(value, module, holder) {
+  const handler = holder === module ? value : value.bind(holder);
+  const mode = value[STREAMING];
+  if (mode === "response") {
+    const { nodeHandler } = await streamModule();
+    return nodeHandler(handler, await nodeStream(), value[HIGH_WATER_MARK], tools);
+  }
+  if (mode !== undefined) {
+    throw new RuntimeError(
+      "Runtime.MalformedStreamingHandler",
+      `The handler's streaming mode is "${String(mode)}"; it can be "response" alone`,
+    );
+  }
+  if (Object.prototype.toString.call(value) === "[object AsyncGeneratorFunction]") {
+    await streamModule();
+  }
+  return handler;
+}
+
+/** @param {Module | null} module @param {string} path @param {unknown} value */
+function notFound(module, path, value) {
+  const exported = `in ${location}; it exports: ${
+    Object.keys(module ?? {}).join(", ") || "nothing"
+  }`;
+  if (value === undefined) {
+    return new RuntimeError("Runtime.HandlerNotFound", `"${path}" is not exported ${exported}`);
+  }
+  return new RuntimeError(
     "Runtime.HandlerNotFunction",
-    `"${path}" is ${handler === null ? "null" : typeof handler}, not a function ${exported}`,
+    `"${path}" is ${value === null ? "null" : typeof value}, not a function ${exported}`,
   );
 }
 
-/** @param {string} location @param {string} file */
-async function importModule(location, file) {
+/** The handler beside a Deno.serve whose module goes on loading. @param {Promise<Module>} importing @param {Loaded} loaded @param {string} path */
+async function loadRest(importing, loaded, path) {
+  const module = await importing; // an error is one that nobody has caught
+  const { value, holder } = exportOf(module, path);
+  if (typeof value !== "function") return;
+  loaded.handler = await handlerOf(value, module, holder);
+  if (loaded.web) loaded.web.takesAll = false;
+}
+
+/** The file that the function was loaded from. */
+let location = "";
+
+/** @param {string} path @param {string} file of _HANDLER @returns {Promise<Module>} */
+async function importModule(path, file) {
+  location = path;
   try {
-    return await import(fileUrl(location));
+    return await import(fileUrl(path));
   } catch (error) {
     if (error instanceof Deno.errors.NotCapable) throw notPermitted(error);
     if (error instanceof SyntaxError) throw notJavaScript(error);
     if (!(error instanceof TypeError) || !("code" in error)) throw error;
     if (error.code !== "ERR_MODULE_NOT_FOUND") throw error; // Deno has it for syntax errors too
     const { message } = error;
-    if (message.startsWith(`Module not found "${fileUrl(location)}"`)) {
-      if (file === "function") {
-        const dummy = new URL("./function.bundle.js", import.meta.url);
-        logValues(WARN, [`lambdeno: no ${location}: the runtime layer's dummy function answers`]);
-        return await import(dummy.href);
-      }
-      throw new RuntimeError("Runtime.BundleNotFound", `No ${location}: is the function built?`);
+    if (message.startsWith(`Module not found "${fileUrl(path)}"`)) {
+      return await importOther(path, file);
     }
     if (message.startsWith("SyntaxError: ")) {
       throw new RuntimeError("Runtime.UserCodeSyntaxError", message.slice("SyntaxError: ".length));
@@ -688,6 +861,110 @@ async function importModule(location, file) {
     throw new RuntimeError("Runtime.ImportModuleError", message);
   }
 }
+
+/** What stands where a bundle is missing: the function's own modules, or the layer's dummy. @param {string} path @param {string} file */
+async function importOther(path, file) {
+  if (path.endsWith(`/${file}.bundle.js`)) {
+    const base = path.slice(0, -"bundle.js".length);
+    for (const extension of EXTENSIONS) {
+      if (isThere(base + extension)) return await importModule(base + extension, file);
+    }
+    if (file === "function") {
+      const dummy = new URL("./function.bundle.js", import.meta.url);
+      logValues(WARN, [`lambdeno: no ${path}: the runtime layer's dummy function answers`]);
+      return await import(dummy.href);
+    }
+  }
+  throw new RuntimeError("Runtime.BundleNotFound", `No ${path}: is the function built?`);
+}
+
+/** @param {string} path */
+function isThere(path) {
+  try {
+    return statSync(path).isFile;
+  } catch {
+    return false;
+  }
+}
+
+// Deno.serve, while the function is loaded: no port is opened, its handler takes the HTTP events.
+
+/** @type {Application | null} */
+let served = null;
+const { promise: serving, resolve: tellServed } = Promise.withResolvers();
+
+/** Deno.serve's three forms. @param {any} first @param {any} [second] */
+function capture(first, second) {
+  const options = typeof first === "function" ? {} : first ?? {};
+  const fetch = typeof first === "function" ? first : second ?? options.handler;
+  if (typeof fetch !== "function") throw new TypeError("Deno.serve was given no handler");
+  if (served) {
+    throw new RuntimeError(
+      "Runtime.ServedTwice",
+      "Deno.serve was called twice: on Lambda one handler takes all requests",
+    );
+  }
+  served = { fetch, onError: options.onError };
+  const server = new Server(options);
+  if (options.onListen) queueMicrotask(options.onListen.bind(options, server.addr));
+  // What waits for the server's end, as `await app.listen()` does, is never over: load no longer.
+  setTimeout(tellServed, 0);
+  return server;
+}
+
+/** What Deno.serve gives back. */
+class Server {
+  #end = Promise.withResolvers();
+
+  /** @param {{ hostname?: string, port?: number, signal?: AbortSignal }} options */
+  constructor({ hostname = "0.0.0.0", port = 8000, signal }) {
+    this.addr = { transport: "tcp", hostname, port };
+    this.finished = this.#end.promise;
+    signal?.addEventListener("abort", this.shutdown.bind(this));
+  }
+
+  ref() {}
+
+  unref() {}
+
+  shutdown() {
+    this.#end.resolve(undefined);
+    return Promise.resolve();
+  }
+
+  [Symbol.asyncDispose]() {
+    return this.shutdown();
+  }
+}
+
+/** Waits for a function that calls Deno.serve after its module was loaded, while anything goes on in it. */
+async function lateServe() {
+  const timer = setTimeout(tellServed, SERVE_TIME);
+  Deno.unrefTimer(timer);
+  whenEmpty = tellServed;
+  await serving;
+  whenEmpty = null;
+  clearTimeout(timer);
+  return served;
+}
+
+/** The global of Lambda's Node runtime. */
+const awslambda = {
+  /** @param {any} handler @param {{ highWaterMark?: number }} [options] */
+  streamifyResponse(handler, options) {
+    handler[STREAMING] = "response";
+    if (options?.highWaterMark !== undefined) handler[HIGH_WATER_MARK] = options.highWaterMark;
+    return handler;
+  },
+  HttpResponseStream: {
+    /** @param {any} stream @param {object} prelude statusCode, headers, cookies */
+    from(stream, prelude) {
+      stream.setContentType(PRELUDE);
+      stream.prelude = prelude;
+      return stream;
+    },
+  },
+};
 
 /**
  * What V8 says of a module that it cannot take, to which Deno adds the place; any other SyntaxError
@@ -804,7 +1081,7 @@ function setTraceId(id) {
   else env.delete("_X_AMZN_TRACE_ID");
 }
 
-/** @param {Request} request */
+/** @param {Received} received */
 function eventOf({ body, isText }) {
   if (!isText) throw new RuntimeError("Runtime.UnmarshalError", "The event is not UTF-8");
   try {
@@ -832,9 +1109,9 @@ function resultOf(value) {
  * What the handler makes of an event: the value that it returns or promises, or what it calls back
  * with. A function that is no async one, takes a context and returns nothing may call back until the
  * event loop is empty, as in Node's runtime.
- * @param {Handler} handler @param {Request} request @returns {Promise<unknown>}
+ * @param {Loaded} loaded @param {unknown} event @param {Map<string, string>} headers @returns {Promise<unknown>}
  */
-function outcome(handler, request) {
+function outcome({ handler, web }, event, headers) {
   return new Promise((resolve, reject) => {
     let isSettled = false;
     /** @type {Callback} */
@@ -851,8 +1128,10 @@ function outcome(handler, request) {
       if (context.callbackWaitsForEmptyEventLoop) whenEmpty = () => finish(error, result);
       else finish(error, result);
     };
-    const context = new Context(request.headers, finish);
-    const value = handler(eventOf(request), context, callback);
+    const context = new Context(headers, finish);
+    if (web?.takes(event)) return web.answer(event, context).then(resolve, reject);
+    const takes = /** @type {Handler} */ (handler);
+    const value = takes(event, context, callback);
     if (hasCalled) {
       Promise.resolve(value).catch(() => {}); // the first answer counts
     } else if (isThenable(value)) {
@@ -867,7 +1146,7 @@ function outcome(handler, request) {
         isSettled = true;
         reject(error);
       });
-    } else if (value !== undefined || handler.length < 2) {
+    } else if (value !== undefined || takes.length < 2) {
       resolve(value);
     } else {
       whenEmpty ??= () => resolve(undefined);
@@ -883,8 +1162,14 @@ function isThenable(value) {
 
 let isHandling = false;
 
-/** @param {Wire} wire @param {Handler} handler @param {Request} received */
-async function answer(wire, handler, received) {
+/** The next message, where it was asked for while a response was streamed. @type {Promise<Received | null> | null} */
+let coming = null;
+
+/** Where the running invocation's stream goes, where it has one. @type {import("./streaming.js").Outlet | null} */
+let outlet = null;
+
+/** @param {Wire} wire @param {Loaded} loaded @param {Received} received */
+async function answer(wire, loaded, received) {
   const { headers } = received;
   request = {
     id: headers.get("lambda-runtime-aws-request-id"),
@@ -895,17 +1180,44 @@ async function answer(wire, handler, received) {
   whenEmpty = null;
   try {
     setTraceId(headers.get("lambda-runtime-trace-id"));
-    result = resultOf(await outcome(handler, received));
+    const event = eventOf(received);
+    let value = await outcome(loaded, event, headers);
+    if (isBody(value)) value = await bodyOf(value, event);
+    if (value instanceof Streamed) return await stream(wire, value);
+    result = resultOf(value);
   } catch (thrown) {
     if (isEnding) return;
     logThrown("Invoke Error", thrown);
-    sendError(wire, thrown);
+    await (outlet ? outlet.fail(thrown) : sendError(wire, thrown));
     return;
   } finally {
     isHandling = false;
     whenEmpty = null;
+    outlet = null;
   }
   if (!isEnding) wire.sendResult(result);
+}
+
+/** Whether a handler has answered with the web's or a generator's means. @param {unknown} value */
+function isBody(value) {
+  if (typeof value !== "object" || value === null) return false;
+  return Symbol.asyncIterator in value ||
+    Object.prototype.toString.call(value) === "[object Response]";
+}
+
+/** @param {any} value @param {unknown} event */
+async function bodyOf(value, event) {
+  if (Symbol.asyncIterator in value) return new Streamed(value);
+  const { resultOfResponse } = await webModule();
+  return resultOfResponse(value, event, env.get("LAMBDENO_INVOKE_MODE"), tools);
+}
+
+/** @param {Wire} wire @param {Streamed} streamed */
+async function stream(wire, streamed) {
+  const { Outlet } = await streamModule();
+  outlet = new Outlet(wire, streamed, tools);
+  coming = wire.receive(); // "nobody reads it", or else the next event
+  await outlet.send(streamed.body, coming);
 }
 
 // --- The bridge's life -------------------------------------------------------------------------
@@ -934,7 +1246,9 @@ async function fail(wire, { what, type, status }, cause) {
   try {
     const there = await wire;
     if (isExpected) {
-      await sendError(there, uncaughtError(type, what, cause), { status: "501 Last" });
+      const error = uncaughtError(type, what, cause);
+      const last = { status: "501 Last" };
+      await (outlet ? outlet.fail(error, last) : sendError(there, error, last));
     }
     await there.flushed(); // a result that was on its way
   } finally {
@@ -982,7 +1296,7 @@ function watch(wire) {
   });
   addEventListener("unload", () => {
     if (isEnding) return;
-    bridge?.send("102 Exit", "", ""); // the bootstrap tells it from other ends
+    if (bridge && !bridge.logInStream) bridge.send("102 Exit", "", ""); // not any other end
     const { stack } = new Error();
     const where = String(stack).split("\n").slice(1).filter((line) =>
       line.includes("file://") && !line.includes(BRIDGE)
@@ -1030,6 +1344,11 @@ async function main() {
   isFramed = env.get("LAMBDENO_LOGS") === "frames";
   env.delete("LAMBDENO_SOCKET");
   env.delete("LAMBDENO_LOGS");
+  const template = env.get("DENO_PREFIX");
+  if (template !== undefined) setPrefix(template);
+  if (!/^(1|true)$/.test(env.get("AWS_LAMBDA_NODEJS_NO_GLOBAL_AWSLAMBDA") ?? "")) {
+    Reflect.set(globalThis, "awslambda", awslambda);
+  }
   let asksForSigterm = false; // process.on of Node comes here too; to look there takes 10 ms
   Deno.addSignalListener = (signal, listener) => {
     asksForSigterm ||= signal === "SIGTERM";
@@ -1051,7 +1370,7 @@ async function main() {
     await sendError(wire, failure, { otherwise: "Function.InitError" });
     return end(1);
   }
-  const { handler, shutdown } = loaded;
+  const { shutdown } = loaded;
   Deno.addSignalListener = addSignalListener;
   if (typeof shutdown === "function") {
     asksForSigterm = true;
@@ -1059,8 +1378,10 @@ async function main() {
   }
   isLoaded = true;
   wire.send("200 OK", asksForSigterm ? "Shutdown: yes\r\n" : "", "");
-  for (let received; (received = await wire.receive());) {
-    await answer(wire, handler, received);
+  for (let received; (received = await (coming ?? wire.receive()));) {
+    coming = null;
+    if (received.isCancel) continue; // of a stream that was over already
+    await answer(wire, loaded, received);
     if (isEnding) return;
   }
   if (path) end(0); // the bootstrap is gone

@@ -104,10 +104,16 @@ class Runtime:
             status = bridge.status()
             if self.note:
                 self.note(f"has the function's answer: {status}, {bridge.total} bytes with its head")
-            api.answer(b"response" if status == 200 else b"error", bridge)
-            if status == LAST:
-                self.ended("after an error that nobody caught")
+            if bridge.is_stream:
+                from streaming import forward
+
+                is_last = forward(self, api)
             else:
+                api.answer(b"response" if status == 200 else b"error", bridge)
+                is_last = status == LAST
+            if is_last:
+                self.ended("after an error that nobody caught")
+            elif self.is_started:
                 self.deaths = 0
             return
         except Unread:

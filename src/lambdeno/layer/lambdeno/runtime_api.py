@@ -127,6 +127,27 @@ class RuntimeApi:
         except Closed as error:
             self._lost(outcome, message, start, error)
 
+    def begin_stream(self, head: bytes) -> Connection:
+        """Begin this invocation's response: the connection that takes its chunks. Raises OSError.
+
+        ``head`` is header lines, a CRLF before each.
+        """
+        self.keep_open()
+        self.connection.send(self._start(b"response", head) + b"\r\n\r\n")
+        return self.connection
+
+    def end_stream(self, trailers: bytes) -> None:
+        """End a streamed response with the last chunk and its trailers, lines with a CRLF each.
+
+        The connection is left then, as Lambda wants it.
+        """
+        try:
+            self.connection.send(b"0\r\n%b\r\n" % trailers)
+            self._acknowledge(b"response")
+        except (OSError, Closed) as error:
+            self._log(f"lambdeno: no answer of the Runtime API to the streamed response: {error}")
+        self.reconnect()
+
     def post_error(self, head: bytes, body: bytes) -> None:
         """Post an error of our own for this invocation; ``head`` is header lines, a CRLF before each."""
         self._post(b"error", self._start(b"error", head), body)
