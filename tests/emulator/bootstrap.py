@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import socket
 import sys
@@ -58,11 +59,14 @@ class Api:
 
 def do(api: Api, event: Any, headers: dict[str, str]) -> bytes | None:  # noqa: PLR0911, PLR0912, PLR0915
     """What the event says; returns the response's body, or None when all is done already."""
+    event = ordered(event)
     what = event.get("do", "echo") if isinstance(event, dict) else "echo"
     request_id = headers.get("lambda-runtime-aws-request-id", "none")
     answer = f"/invocation/{request_id}/response"
     if what == "echo":
         return json.dumps(event).encode()
+    if what == "give":
+        return bytes(event["text"], "utf-8")
     if what == "headers":
         return json.dumps(headers).encode()
     if what == "environ":
@@ -128,6 +132,16 @@ def do(api: Api, event: Any, headers: dict[str, str]) -> bytes | None:  # noqa: 
     return None
 
 
+def ordered(event: Any) -> Any:
+    """An HTTP event's order is in its header x-do; without one it is echoed."""
+    if not isinstance(event, dict) or "requestContext" not in event:
+        return event
+    headers = {**event.get("headers", {}), **event.get("multiValueHeaders", {})}
+    order = {name.lower(): value for name, value in headers.items()}.get("x-do", event)
+    order = order[0] if isinstance(order, list) else order
+    return json.loads(order) if isinstance(order, str) else order
+
+
 def call_and_tell(api: Api, path: str, headers: Any) -> None:
     """A call whose outcome is for the log."""
     print(json.dumps(api.call("POST", path, b"1", headers)), flush=True)
@@ -186,12 +200,20 @@ def stream(api: Api, path: str, event: dict[str, Any]) -> None:
         f"Content-Type: {event.get('type', 'text/plain')}",
     ]
     api.socket.sendall("\r\n".join([*head, "", ""]).encode())
-    for chunk in event["chunks"]:
-        if chunk == "die":
-            os._exit(9)
-        data = chunk.encode()
-        api.socket.sendall(b"%x\r\n%b\r\n" % (len(data), data))
-        time.sleep(event.get("pause", 0))
+    try:
+        for chunk in event["chunks"] * event.get("times", 1):
+            if chunk == "die":
+                os._exit(9)
+            data = chunk.encode()
+            api.socket.sendall(b"%x\r\n%b\r\n" % (len(data), data))
+            time.sleep(event.get("pause", 0))
+            if not select.select([api.socket], [], [], 0)[0]:
+                continue
+            raise ConnectionError
+    except ConnectionError:
+        print("nobody reads", flush=True)
+        api.__init__()  # type: ignore[misc]
+        return
     trailers = "".join(f"{k}: {v}\r\n" for k, v in event.get("trailers", {}).items())
     api.socket.sendall(f"0\r\n{trailers}\r\n".encode())
     api.receive()

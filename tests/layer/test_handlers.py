@@ -149,14 +149,17 @@ def test_other_events_of_an_application(start: Start) -> None:
 
 
 def test_other_events_beside_deno_serve(start: Start) -> None:
-    """The same where the module is still waiting for its server."""
+    """The same where the module goes on behind it; for one that waits for its server there is no handler."""
     environment = start(
         "Deno.serve(() => new Response('web')); await new Promise((r) => setTimeout(r, 30)); export const handler = () => 'other';"
     )
+    assert environment.result([1]) == "other"
     assert environment.result(url_event())["body"] == "web"
-    environment.invoke([1])
-    while environment.invoke([1]).body != b'"other"':
-        pass
+    environment.close()
+    environment = start("await Deno.serve(() => new Response('web')).finished;")
+    post, _ = environment.error([1])
+    assert post.error_type == "Runtime.NoHandlerForEvent"
+    assert environment.result(url_event())["body"] == "web"
 
 
 def test_an_event_that_nobody_takes(start: Start) -> None:
@@ -198,6 +201,14 @@ def test_an_application_that_fails(start: Start) -> None:
         "Runtime.NotAResponse",
         "fetch returned undefined, not a Response",
     )
+
+
+def test_an_application_that_never_answers(start: Start) -> None:
+    """Its promise is as good as a handler's: where nothing could settle it, that is the error."""
+    environment = start("export default { fetch: () => new Promise(() => {}) };")
+    for _ in range(2):
+        post, _ = environment.error(url_event())
+        assert post.error_type == "Runtime.HandlerNeverSettled"
 
 
 def test_deno_serves_own_error_handler(start: Start) -> None:

@@ -154,6 +154,18 @@ def test_a_process_that_ends_in_the_middle(start: Start, statement: str, error_t
     assert environment.waits_for_next(3)
 
 
+def test_a_stream_that_can_never_go_on(start: Start, runtime: str) -> None:
+    """Where nothing is left that could yield, the caller is told, and need not wait for the deadline."""
+    if runtime == "runtime2":
+        pytest.skip("its standard input is waited for, which keeps the event loop going")
+    environment = start(
+        """export async function* handler(event) { yield "a"; if (event) await new Promise(() => {}); }"""
+    )
+    post = environment.invoke("wait")
+    assert (post.body, error_of(post)["errorType"]) == (b"a", "Runtime.HandlerNeverSettled")
+    assert environment.invoke(None).body == b"a"
+
+
 def test_logs_in_the_middle_of_a_stream(start: Start) -> None:
     """What is logged meanwhile is no part of the response."""
     environment = start(

@@ -1,10 +1,12 @@
 """The local Lambda: runs the zips that would be deployed, behind the APIs that Lambda has.
 
 invoke_api ──► local_lambda ──► pool ──► environment ──► process, in a sandbox
+function_url ──┘ (http_events)
                     └► events (asynchronous)     └► runtime_api ◄── the function's bootstrap
 """
 
-from lambdeno.emulator.function import Function, host_architecture
+from lambdeno.emulator.function import Cors, Function, FunctionUrl, host_architecture
+from lambdeno.emulator.http_events import FORMS, Form
 from lambdeno.emulator.invocation import Context, ResponseStream
 from lambdeno.emulator.local_lambda import InvokeResult, LocalLambda, Streaming
 from lambdeno.emulator.logs import ListSink, LogSink, StreamSink
@@ -14,9 +16,13 @@ from lambdeno.emulator.serving import Handle, local_lambda, serve_forever
 from lambdeno.emulator.settings import Settings
 
 __all__ = [
+    "FORMS",
     "Bubblewrap",
     "Context",
+    "Cors",
+    "Form",
     "Function",
+    "FunctionUrl",
     "Handle",
     "InvokeResult",
     "ListSink",

@@ -10,9 +10,10 @@ from pathlib import Path
 from types import MappingProxyType
 
 from lambdeno import limits
+from lambdeno.emulator.http_events import FORMS, Form
 from lambdeno.errors import EmulatorError
 
-__all__ = ["Function", "host_architecture"]
+__all__ = ["Cors", "Function", "FunctionUrl", "host_architecture"]
 
 # The credentials are reserved on Lambda too; here a function may bring its own, for there is no
 # role to take them from.
@@ -22,6 +23,28 @@ RUNTIME = re.compile(r"provided\.al2023|provided\.al2|python3\.[0-9]{1,2}")
 MACHINES = {"amd64": "x86_64", "x86_64": "x86_64", "arm64": "arm64", "aarch64": "arm64"}
 LOG_FORMATS = ("Text", "JSON")
 LOG_LEVELS = ("", "TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
+
+
+@dataclass(frozen=True, slots=True)
+class Cors:
+    """Which pages of other origins may call a Function URL; as Lambda has it."""
+
+    origins: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
+    headers: tuple[str, ...] = ()
+    expose: tuple[str, ...] = ()
+    max_age: int = 0  # seconds
+    credentials: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionUrl:
+    """HTTP in front of a function, on this machine alone."""
+
+    port: int = 0  # any that is free
+    form: Form = "url"  # of the events, and of the results that are understood
+    is_streaming: bool = False  # the form "url" alone
+    cors: Cors | None = None  # the form "url" alone
 
 
 @dataclass(frozen=True)
@@ -41,6 +64,7 @@ class Function:
     dead_letter: str | None = None  # a file (JSON lines) or an http:// endpoint on this machine
     log_format: str = "Text"  # or "JSON"
     log_level: str = ""  # TRACE to FATAL, for the format JSON; empty leaves it to the function
+    url: FunctionUrl | None = None
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):
@@ -63,6 +87,9 @@ class Function:
             )
         self._check_choice("log format", self.log_format, LOG_FORMATS)
         self._check_choice("log level", self.log_level, LOG_LEVELS)
+        if self.url:
+            self._check_choice("event form", self.url.form, FORMS)
+            self._check("port", self.url.port, 0, 65535, "(0 takes any)")
         if len(self.layers) > limits.LAYERS:
             raise EmulatorError(
                 f'Function "{self.name}" has {len(self.layers)} layers',

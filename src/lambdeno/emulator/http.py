@@ -13,6 +13,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import TypeVar
 
 import h11
 
@@ -21,8 +22,11 @@ __all__ = ["BodyTooLarge", "Bounds", "Exchange", "Handler", "Header", "Server", 
 HEAD_LIMIT = 1024 * 1024  # bytes: request line and headers; Lambda's own limit
 RECEIVE = 256 * 1024  # bytes: what asyncio reads from a socket at once
 DRAIN_LIMIT = 64 * 1024 * 1024  # bytes of a refused body that are read, so that the client can listen
+WITHOUT_LENGTH = frozenset({204, 304})  # RFC 9110 §8.6
+LOOK = 0.1  # seconds between looks whether a client is still there
 JOIN_LIMIT = 64 * 1024  # bytes: a body up to it goes out in one write with its head
 
+T = TypeVar("T")
 Header = tuple[bytes, bytes]
 REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
 
@@ -71,6 +75,7 @@ class Exchange:
         "method",
         "path",
         "query",
+        "raw_headers",
         "trailers",
     )
 
@@ -91,6 +96,7 @@ class Exchange:
         self.path = path.decode("ascii", "replace")
         self.query = query.decode("ascii", "replace")
         self.headers: dict[bytes, bytes] = dict(request.headers)
+        self.raw_headers: list[Header] = request.headers.raw_items()  # in order, as they were written
         self.trailers: dict[bytes, bytes] = {}
         self._has_body = b"content-length" in self.headers or b"transfer-encoding" in self.headers
         if not self._has_body:
@@ -104,6 +110,28 @@ class Exchange:
     def is_gone(self) -> bool:
         """Whether the client has closed its side: nobody will read a response."""
         return self._reader.at_eof() or self._writer.is_closing()
+
+    @property
+    def peer(self) -> str:
+        """The client's address."""
+        name = self._writer.get_extra_info("peername")
+        return str(name[0]) if name else ""
+
+    async def while_there(self, awaitable: Awaitable[T]) -> T:
+        """Wait for something on behalf of the client. Raises ConnectionError when it is gone."""
+        task = asyncio.ensure_future(awaitable)
+        try:
+            while not task.done():
+                await asyncio.wait({task}, timeout=LOOK)
+                if not task.done() and self.is_gone:
+                    raise ConnectionAbortedError("the client is gone")
+            return task.result()
+        finally:
+            task.cancel()
+
+    def cut(self) -> None:
+        """Break the connection off, so that the client sees that something is missing."""
+        self._writer.transport.abort()
 
     async def read(self, limit: int) -> bytes:
         """The whole body. Raises BodyTooLarge and Truncated, TooSlow among it."""
@@ -143,7 +171,9 @@ class Exchange:
 
     async def respond(self, status: int, body: bytes = b"", headers: Iterable[Header] = ()) -> None:
         """Send a whole response."""
-        head = [*headers, (b"content-length", b"%d" % len(body))]
+        head = list(headers)
+        if status not in WITHOUT_LENGTH:
+            head.append((b"content-length", b"%d" % len(body)))
         if self._h11.their_state is not h11.DONE and self._h11.their_state is not h11.MUST_CLOSE:
             # The body was not read: reading its rest as a request would be wrong.
             head.append((b"connection", b"close"))

@@ -59,6 +59,8 @@ class ResponseStream:
         self._is_over = False
         self._is_abandoned = False
         self._changed = asyncio.Event()
+        self._left = asyncio.Event()  # the reader is gone
+        self.content_type = "application/json"  # known when the first bytes are
 
     async def put(self, chunk: bytes) -> None:
         """Add bytes; waits while more than a buffer of them is unread."""
@@ -80,6 +82,11 @@ class ResponseStream:
         self._is_abandoned = True
         self._chunks.clear()
         self._changed.set()
+        self._left.set()
+
+    async def abandoned(self) -> None:
+        """Wait until nobody reads any more."""
+        await self._left.wait()
 
     async def get(self) -> bytes:
         """The next bytes; empty at the end."""

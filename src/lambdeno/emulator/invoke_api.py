@@ -97,19 +97,19 @@ class InvokeApi:
         name, context = called(exchange, named)
         payload = await self._payload(exchange, "RequestResponse")
         streaming = self._local.stream(name, payload, wants_tail=wants_tail(exchange), context=context)
-        first = await streaming.body.get()
-        if not first:
-            await streaming.result  # raises here what has no stream: throttling
-        headers = [
-            (b"content-type", event_stream.CONTENT_TYPE),
-            (b"x-amzn-requestid", streaming.request_id.encode()),
-            (b"x-amz-executed-version", b"$LATEST"),
-        ]
         try:
+            first = await exchange.while_there(streaming.body.get())
+            if not first:
+                await streaming.result  # raises here what has no stream: throttling
+            headers = [
+                (b"content-type", event_stream.CONTENT_TYPE),
+                (b"x-amzn-requestid", streaming.request_id.encode()),
+                (b"x-amz-executed-version", b"$LATEST"),
+            ]
             await exchange.begin(200, headers)
             while first:
                 await exchange.write(event_stream.payload_chunk(first))
-                first = await streaming.body.get()
+                first = await exchange.while_there(streaming.body.get())
             result = await streaming.result
             await exchange.write(completion(result))
             await exchange.end()

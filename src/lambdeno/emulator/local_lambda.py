@@ -18,6 +18,7 @@ from lambdeno.emulator.artifacts import check_total, merge, unpack
 from lambdeno.emulator.environment import Deployment
 from lambdeno.emulator.events import Event, EventQueue, check_dead_letter
 from lambdeno.emulator.function import Function, host_architecture
+from lambdeno.emulator.function_url import UrlApi
 from lambdeno.emulator.http import Bounds, Server
 from lambdeno.emulator.invocation import Context, Invocation, Outcome, ResponseStream
 from lambdeno.emulator.invoke_api import InvokeApi
@@ -84,17 +85,26 @@ class LocalLambda:
         self._sink = log
         self._pools: dict[str, Pool] = {}
         self._retired: list[Pool] = []
+        self._fronts: dict[str, tuple[Server, UrlApi]] = {}
         self._events = EventQueue(self._attempt, self.settings, log)
-        bounds = Bounds(self.settings.silence, self.settings.keep_alive, self.settings.connections)
-        self._server = Server(InvokeApi(self, host).handle, bounds)
+        self._bounds = Bounds(self.settings.silence, self.settings.keep_alive, self.settings.connections)
+        self._server = Server(InvokeApi(self, host).handle, self._bounds)
         self._temp = Path()
         self._said: set[str] = set()
 
     @property
     def endpoint(self) -> str:
         """What clients take as --endpoint-url."""
+        return self._address(self._server.port)
+
+    def url_of(self, name: str) -> str | None:
+        """Where a function's URL is; None where it has none."""
+        front = self._fronts.get(name)
+        return f"{self._address(front[1].port)}/" if front else None
+
+    def _address(self, port: int) -> str:
         host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"http://{host}:{self._server.port}"
+        return f"http://{host}:{port}"
 
     @property
     def functions(self) -> list[Function]:
@@ -109,7 +119,9 @@ class LocalLambda:
                 if function.name in self._pools:
                     raise EmulatorError(f'Two functions are named "{function.name}"', "rename one of them")
                 self._pools[function.name] = Pool(await self._deploy(function))
-            await self._listen()
+            await self._listen(self._server, self._port)
+            for function in self._given:
+                await self._open_url(function)
         except BaseException:
             await self._close()
             raise
@@ -127,6 +139,7 @@ class LocalLambda:
     async def replace(self, function: Function) -> None:
         """Deploy a function, new or anew: running invocations finish on the old code."""
         pool = Pool(await self._deploy(function))
+        await self._open_url(function)
         old = self._pools.get(function.name)
         self._pools[function.name] = pool
         if old:
@@ -238,32 +251,54 @@ class LocalLambda:
         check_total((function.code, *function.layers))
         return Deployment(function, task, opt, self.sandbox, self.settings, self._sink, self._temp)
 
+    async def _open_url(self, function: Function) -> None:
+        """Have a function's URL as it is to be; one that listens already keeps its port where it may."""
+        front = self._fronts.get(function.name)
+        url = function.url
+        if front and url and url.port in {0, front[1].port}:
+            front[1].url = url
+            return
+        if front:
+            del self._fronts[function.name]
+            await front[0].close()
+        if url:
+            api = UrlApi(self, function.name, url)
+            server = Server(api.handle, self._bounds)
+            await self._listen(server, url.port)
+            api.port = server.port
+            self._fronts[function.name] = (server, api)
+
+    def say(self, name: str, text: str) -> None:
+        """Write a line of our own to a function's log."""
+        self._sink.write(f"lambdeno: {text}", function=name, environment="", request_id=None)
+
     def _say_version(self, function: Function) -> None:
         """A managed runtime's interpreter is the host's own, whatever its version."""
         have = f"python3.{sys.version_info.minor}"
         if function.is_managed and function.runtime != have and function.name not in self._said:
             self._said.add(function.name)
-            text = f"lambdeno: {function.name} asks for {function.runtime} and runs on {have}"
-            self._sink.write(
-                f"{text} ({host_python()})", function=function.name, environment="", request_id=None
-            )
+            text = f"{function.name} asks for {function.runtime} and runs on {have} ({host_python()})"
+            self.say(function.name, text)
 
-    async def _listen(self) -> None:
+    async def _listen(self, server: Server, port: int) -> None:
         try:
-            await self._server.start(self._host, self._port)
+            await server.start(self._host, port)
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
-                raise EmulatorError(f"Cannot listen on {self._host}:{self._port}: {error.strerror}") from None
+                raise EmulatorError(f"Cannot listen on {self._host}:{port}: {error.strerror}") from None
             raise EmulatorError(
-                f"Cannot listen on {self._host}:{self._port}: the port is in use",
+                f"Cannot listen on {self._host}:{port}: the port is in use",
                 "stop what listens there, or choose another port (0 takes any)",
             ) from None
 
     async def _close(self) -> None:
-        self._server.stop()
+        servers = [self._server, *(server for server, _ in self._fronts.values())]
+        for server in servers:
+            server.stop()
         await self._events.close()
         await asyncio.gather(*(pool.close() for pool in (*self._pools.values(), *self._retired)))
-        await self._server.close()
+        for server in servers:
+            await server.close()
         await asyncio.to_thread(shutil.rmtree, self._temp, ignore_errors=True)
 
 

@@ -24,7 +24,7 @@ from urllib.parse import unquote
 from lambdeno.emulator.extensions import EVENT_NEXT, REGISTER, ExtensionRefused, Extensions
 from lambdeno.emulator.function import Function
 from lambdeno.emulator.http import BodyTooLarge, Bounds, Exchange, Header, Server, Truncated
-from lambdeno.emulator.invocation import Invocation, Outcome
+from lambdeno.emulator.invocation import Invocation, Outcome, ResponseStream
 from lambdeno.emulator.settings import Settings
 
 __all__ = ["TRANSITIONS", "Call", "RuntimeApi", "State", "known_error_type"]
@@ -224,9 +224,15 @@ class RuntimeApi:
             )
             return
         content_type = exchange.header(b"content-type") or "application/json"
+        if invocation.stream and mode:
+            invocation.stream.content_type = content_type
         try:
             if mode and invocation.stream:
-                await self._forward(exchange, invocation)
+                if not await self._forward(exchange, invocation.stream):
+                    self._move(Call.ANSWER)
+                    invocation.settle(Outcome(b"", content_type=content_type))
+                    exchange.cut()
+                    return
                 body = b""
             else:
                 body = await exchange.read(self._settings.payload_limit)
@@ -242,14 +248,24 @@ class RuntimeApi:
         invocation.settle(outcome)
         await exchange.respond(202, ACCEPTED, JSON)
 
-    async def _forward(self, exchange: Exchange, invocation: Invocation) -> None:
-        """Pass a streamed response on as it comes."""
-        assert invocation.stream is not None  # noqa: S101 - the caller has looked
+    async def _forward(self, exchange: Exchange, stream: ResponseStream) -> bool:
+        """Pass a streamed response on as it comes; False where its reader has gone meanwhile."""
+        passing = asyncio.ensure_future(self._pass_on(exchange, stream))
+        leaving = asyncio.ensure_future(stream.abandoned())
+        await asyncio.wait({passing, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        leaving.cancel()
+        if passing.done():
+            passing.result()
+            return True
+        passing.cancel()
+        return False
+
+    async def _pass_on(self, exchange: Exchange, stream: ResponseStream) -> None:
         size = 0
         async for chunk in exchange.chunks():
             size += len(chunk)
             if size <= self._settings.stream_limit:
-                await invocation.stream.put(chunk)
+                await stream.put(chunk)
         if size > self._settings.stream_limit:
             raise BodyTooLarge(size)
 

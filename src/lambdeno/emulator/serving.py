@@ -35,6 +35,10 @@ class Handle:
         """As LocalLambda.invoke."""
         return self._run(self._local.invoke(name, payload, **options))
 
+    def url_of(self, name: str) -> str | None:
+        """As LocalLambda.url_of."""
+        return self._local.url_of(name)
+
     def replace(self, function: Function) -> None:
         """As LocalLambda.replace."""
         self._run(self._local.replace(function))

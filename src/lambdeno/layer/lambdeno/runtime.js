@@ -57,6 +57,7 @@ function internals() {
  *   read: (into: Uint8Array) => Promise<number | null>,
  *   write: (bytes: Uint8Array) => Promise<number>,
  *   writeSync?: (bytes: Uint8Array) => number,
+ *   keepAlive?: (wanted: boolean) => void,
  * }} Connection
  */
 
@@ -74,6 +75,7 @@ class Wire {
   /** @param {Connection} connection */
   constructor(connection) {
     this.#connection = connection;
+    this.keepAlive = connection.keepAlive ?? ignore;
     this.#output.set(RESULT_HEAD);
   }
 
@@ -246,6 +248,7 @@ async function socketAt(path) {
   return {
     read: connection.read.bind(connection),
     write: connection.write.bind(connection),
+    keepAlive: (wanted) => wanted ? connection.ref() : connection.unref(),
   };
 }
 
@@ -673,12 +676,18 @@ function xRayCause(error) {
 
 /**
  * What takes the function's events: an application those of HTTP, the handler all others, or all.
- * @typedef {{ handler: Handler | null, web: import("./web.js").Web | null, shutdown: unknown }} Loaded
+ * ``rest`` settles when a module has loaded that went on behind Deno.serve.
+ * @typedef {object} Loaded
+ * @property {Handler | null} handler
+ * @property {import("./web.js").Web | null} web
+ * @property {Promise<unknown> | null} rest
+ * @property {unknown} shutdown
  */
 
 const EXTENSIONS = ["ts", "mts", "js", "mjs"]; // of a function that is no bundle
 const DEFAULT_EXPORT = "handler"; // as lambdeno.toml has it, and what it may be without
 const SERVE_TIME = 5000; // ms that a function may take from its load to Deno.serve
+const REST_TIME = 500; // ms that the rest of its module may take, for an event that its server cannot take
 const STREAMING = Symbol.for("aws.lambda.runtime.handler.streaming"); // as Lambda's Node runtime has them
 const HIGH_WATER_MARK = Symbol.for("aws.lambda.runtime.handler.streaming.highWaterMark");
 const OCTETS = "application/octet-stream";
@@ -739,7 +748,7 @@ async function loadFunction() {
   const importing = importModule(pathOf(file), file);
   const module = await Promise.race([importing, serving]) ?? null;
   /** @type {Loaded} */
-  const loaded = { handler: null, web: null, shutdown: module?.shutdown };
+  const loaded = { handler: null, web: null, rest: null, shutdown: module?.shutdown };
   const { value, holder } = exportOf(module, path);
   let application = served ?? applicationIn(value) ?? applicationIn(module?.default);
   if (!application && value === undefined && path === DEFAULT_EXPORT) {
@@ -755,7 +764,7 @@ async function loadFunction() {
     loaded.web = new Web(application, env.get("LAMBDENO_INVOKE_MODE"), !loaded.handler, tools);
     if (loaded.web.isStreaming) await streamModule();
   }
-  if (!module) loadRest(importing, loaded, path);
+  if (!module) loaded.rest = loadRest(importing, loaded, path);
   return loaded;
 }
 
@@ -835,6 +844,15 @@ async function loadRest(importing, loaded, path) {
   if (typeof value !== "function") return;
   loaded.handler = await handlerOf(value, module, holder);
   if (loaded.web) loaded.web.takesAll = false;
+}
+
+/** Waits for a handler that may come behind Deno.serve; once, and not for a module that is never over. @param {Loaded} loaded */
+async function restOf(loaded) {
+  const late = Promise.withResolvers();
+  const timer = setTimeout(late.resolve, REST_TIME);
+  await Promise.race([loaded.rest, late.promise]);
+  clearTimeout(timer);
+  loaded.rest = null;
 }
 
 /** The file that the function was loaded from. */
@@ -1129,19 +1147,12 @@ function outcome({ handler, web }, event, headers) {
       else finish(error, result);
     };
     const context = new Context(headers, finish);
-    if (web?.takes(event)) return web.answer(event, context).then(resolve, reject);
     const takes = /** @type {Handler} */ (handler);
-    const value = takes(event, context, callback);
+    const value = web?.takes(event) ? web.answer(event, context) : takes(event, context, callback);
     if (hasCalled) {
       Promise.resolve(value).catch(() => {}); // the first answer counts
     } else if (isThenable(value)) {
-      whenEmpty = () =>
-        reject(
-          new RuntimeError(
-            "Runtime.HandlerNeverSettled",
-            "The handler waits for what can never come: its promise is pending and nothing is left that could settle it",
-          ),
-        );
+      whenEmpty = () => reject(neverSettled());
       value.then((result) => finish(null, result), (error) => {
         isSettled = true;
         reject(error);
@@ -1152,6 +1163,13 @@ function outcome({ handler, web }, event, headers) {
       whenEmpty ??= () => resolve(undefined);
     }
   });
+}
+
+function neverSettled() {
+  return new RuntimeError(
+    "Runtime.HandlerNeverSettled",
+    "The handler waits for what can never come: its promise is pending and nothing is left that could settle it",
+  );
 }
 
 /** @param {unknown} value @returns {value is PromiseLike<unknown>} */
@@ -1181,6 +1199,7 @@ async function answer(wire, loaded, received) {
   try {
     setTraceId(headers.get("lambda-runtime-trace-id"));
     const event = eventOf(received);
+    if (loaded.rest && !loaded.web?.isHttp(event)) await restOf(loaded);
     let value = await outcome(loaded, event, headers);
     if (isBody(value)) value = await bodyOf(value, event);
     if (value instanceof Streamed) return await stream(wire, value);
@@ -1217,7 +1236,14 @@ async function stream(wire, streamed) {
   const { Outlet } = await streamModule();
   outlet = new Outlet(wire, streamed, tools);
   coming = wire.receive(); // "nobody reads it", or else the next event
-  await outlet.send(streamed.body, coming);
+  const { promise: empty, reject } = Promise.withResolvers();
+  whenEmpty = () => reject(neverSettled());
+  wire.keepAlive(false); // what waits for a message is nothing that could go on with the stream
+  try {
+    await Promise.race([outlet.send(streamed.body, coming), empty]);
+  } finally {
+    wire.keepAlive(true);
+  }
 }
 
 // --- The bridge's life -------------------------------------------------------------------------

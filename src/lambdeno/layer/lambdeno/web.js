@@ -346,8 +346,13 @@ export class Web {
   }
 
   /** @param {unknown} event */
+  isHttp(event) {
+    return formOf(event) !== null;
+  }
+
+  /** @param {unknown} event */
   takes(event) {
-    return this.takesAll || formOf(event) !== null;
+    return this.takesAll || this.isHttp(event);
   }
 
   /** @param {any} event @param {object} context */
