@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -24,20 +25,22 @@ def main() -> None:
     run([LAMBDENO, "build", "--project", PROJECT])
 
     say("Start the local Lambda with these very zips")
-    log = (ROOT / PROJECT / "dist/demo.log").open("w+", encoding="utf-8")
-    command = [LAMBDENO, "dev", "--json", "--project", PROJECT, "--port", "0"]
-    lambda_ = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True)
+    command = [LAMBDENO, "dev", "--json", "--project", PROJECT, "--port", "0", "--url-port", "0"]
+    lambda_ = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    rows: list[str] = []
     try:
         line = lambda_.stdout.readline() if lambda_.stdout else ""
         if not line:
-            sys.exit(f"demo: the local Lambda did not start: {Path(log.name).read_text('utf-8')}")
+            sys.exit("demo: the local Lambda did not start")
+        threading.Thread(target=lambda: rows.extend(lambda_.stdout or ()), daemon=True).start()
         started = json.loads(line)
         print(f"{started['endpoint']}, {started['sandbox']}; {described(started['shape'])}")
         invoke_three_times(started["endpoint"])
     finally:
         lambda_.terminate()
         lambda_.wait(20)
-    show_log(Path(log.name).read_text("utf-8"))
+    shown = (json.loads(row) for row in rows)
+    show_log("".join(f"{row['line']}\n" for row in shown if row["type"] == "log"))
     print(f"\nDone in {time.monotonic() - began:.0f} s. Next: lambdeno dev --project {PROJECT}")
 
 

@@ -7,6 +7,7 @@ function        deno check -> deno bundle -> + source map + code cache + include
 
 from __future__ import annotations
 
+import base64
 import functools
 import hashlib
 import json
@@ -40,6 +41,9 @@ __all__ = [
     "build_deno_layer",
     "build_function",
     "build_runtime_layer",
+    "bundle_into",
+    "check_types",
+    "function_stands",
     "lambda_runtime",
     "layer_modules",
     "manifest",
@@ -200,6 +204,29 @@ def build_function(project: Project, watcher: Watcher = Watcher()) -> Artefact:
     return _record(project, Artefact("function", zipped, facts, tuple(notes)))
 
 
+def check_types(project: Project) -> None:
+    """What ``deno check`` says of the entry. Raises DenoError."""
+    _check(_deno(project, deno.host_platform(), Watcher()), project)
+
+
+def bundle_into(folder: Path, project: Project, *, for_debugger: bool = False) -> None:
+    """The function's files in a folder, as fast as they can be had: not minified, without a code cache.
+
+    For a debugger the bundle carries its map and the sources' text. Raises LambdenoError.
+    """
+    plain = msgspec.structs.replace(project, build=msgspec.structs.replace(project.build, minify=False))
+    bundle, source_map = _bundle(_deno(project, deno.host_platform(), Watcher()), plain)
+    entries = list(_included(project))
+    if for_debugger:
+        root = project.root.resolve().as_uri() + "/"  # so that an editor finds its own files
+        encoded = base64.b64encode(_compact({**source_map, "sourceRoot": root})).decode()
+        bundle += f"//# sourceMappingURL=data:application/json;base64,{encoded}\n"
+    else:
+        bundle += f"//# sourceMappingURL={SOURCE_MAP}\n"
+        entries.append(Entry(SOURCE_MAP, _compact(_own_code(source_map))))
+    codecache.lay_out(folder, [*entries, Entry(BUNDLE, bundle.encode())])
+
+
 def up_to_date(
     project: Project, watcher: Watcher = Watcher(), kinds: Collection[str] = KINDS
 ) -> dict[str, Any]:
@@ -213,10 +240,16 @@ def up_to_date(
     runtime = _runtime_facts(project, _layer_entries(project, watcher))
     if "runtime-layer" in kinds and not _stands(project, rows.get("runtime-layer"), runtime):
         build_runtime_layer(project, watcher)
-    function = {"runtime": runtime["source"], "deno": project.deno.version}
-    if "function" in kinds and (not _stands(project, rows.get("function"), function) or _edited(project)):
+    if "function" in kinds and not function_stands(project):
         build_function(project, watcher)
     return manifest(project)
+
+
+def function_stands(project: Project) -> bool:
+    """Whether ``function.zip`` is there, made from the files, the layer and the Deno that are."""
+    source = archive.digest(_layer_entries(project, Watcher()))
+    facts = {"runtime": source, "deno": project.deno.version}
+    return _stands(project, manifest(project).get("function"), facts) and not _edited(project)
 
 
 def _stands(project: Project, row: dict[str, Any] | None, facts: dict[str, Any]) -> bool:

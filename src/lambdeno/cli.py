@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from lambdeno.build import Artefact, Watcher
     from lambdeno.deploy import Deployment
     from lambdeno.deployment import Step
-    from lambdeno.emulator import LocalLambda
+    from lambdeno.emulator import Form
     from lambdeno.init import Runtime
     from lambdeno.invoke import Result
     from lambdeno.logs import Event
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 KINDS = ("deno-layer", "runtime-layer", "function")
 PARTS = ("all", *KINDS, "code", "configuration")
 PORT = 9000
+URL_PORT = 9001
+FORMS = ("url", "http-api", "rest", "alb", "alb-multi")
+INSPECT = "127.0.0.1:9229"
 SANDBOXES = ("auto", "bubblewrap", "paths")
 
 
@@ -355,39 +358,41 @@ def destroy(
 
 @main.command()
 @click.option("--port", type=click.IntRange(0, 65535), default=PORT, show_default=True)
+@click.option(
+    "--url-port",
+    type=click.IntRange(0, 65535),
+    default=URL_PORT,
+    show_default=True,
+    help="The port of the function's URL; 0: any.",
+)
+@click.option(
+    "--http",
+    "form",
+    type=click.Choice(FORMS),
+    default="url",
+    show_default=True,
+    help="Whose events the URL's requests become.",
+)
 @click.option("--sandbox", type=click.Choice(SANDBOXES), default="auto", show_default=True)
+@click.option(
+    "--inspect",
+    metavar="HOST:PORT",
+    is_flag=False,
+    flag_value=INSPECT,
+    default="",
+    help=f"Let a debugger attach [without a value: {INSPECT}].",
+)
 @_common
-def dev(port: int, sandbox: str, folder: Path) -> None:
-    """Start the local Lambda with the function, and stay until Ctrl-C."""
-    from lambdeno.dev import local_function
-    from lambdeno.emulator import serve_forever
+def dev(*, port: int, url_port: int, form: Form, sandbox: str, inspect: str, folder: Path) -> None:
+    """Run the function in the local Lambda, swap its code when a file changes, until Ctrl-C."""
+    from lambdeno import dev as verb
+    from lambdeno.devview import Json, Terminal
 
-    project = _load(folder)
+    options = verb.Options(port, url_port, form, sandbox, inspect)
+    view = Json(click.echo) if _as_json() else Terminal(folder, inspect)
     with _watcher() as watcher:
-        function = local_function(project, watcher)
-
-    def ready(local: LocalLambda) -> None:
-        sandbox_words = f"{local.sandbox.kind}: {local.sandbox.reason}"
-        if _as_json():
-            row = {
-                "endpoint": local.endpoint,
-                "function": project.name,
-                "shape": project.shape,
-                "sandbox": sandbox_words,
-            }
-            click.echo(json.dumps(row))
-            return
-        url = f"{local.endpoint}/2015-03-31/functions/{project.name}/invocations"
-        click.echo(
-            f"Local Lambda at {local.endpoint} with {project.name}, {project.shape} ({sandbox_words})\n"
-            f"  lambdeno invoke '{{}}' --project {shlex.quote(str(folder))} --endpoint-url {local.endpoint}\n"
-            f"  curl -d '{{}}' {url}\n"
-            f"  aws lambda invoke --endpoint-url {local.endpoint} --function-name {project.name}"
-            " --cli-binary-format raw-in-base64-out --payload '{}' /dev/stdout",
-            err=True,
-        )
-
-    serve_forever([function], port=port, sandbox=sandbox, ready=ready)
+        session = verb.begin(folder, options, watcher)
+    verb.serve(session, view, view)
 
 
 @main.command()

@@ -1,12 +1,228 @@
-"""``dev``: the local Lambda for one project, from the artefacts that would be deployed."""
+"""``dev``: the local Lambda for one project, its code swapped as its files change.
+
+build -> serve -> a file changes -> bundle -> swap -> an environment is ready -> … -> a signal
+                                      └► types are checked meanwhile: told, and in nobody's way
+"""
 
 from __future__ import annotations
 
-from lambdeno.build import Watcher, lambda_runtime, up_to_date
-from lambdeno.emulator import Function
-from lambdeno.project import Project
+import asyncio
+import itertools
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
 
-__all__ = ["local_function"]
+import msgspec
+from watchfiles import Change, DefaultFilter, awatch
+
+from lambdeno.build import (
+    Watcher,
+    bundle_into,
+    check_types,
+    function_stands,
+    lambda_runtime,
+    up_to_date,
+)
+from lambdeno.cache import cache_folder
+from lambdeno.emulator import Cors, Form, Function, FunctionUrl, LocalLambda, LogSink, choose_sandbox
+from lambdeno.errors import LambdenoError, UsageError
+from lambdeno.project import Project, load
+
+__all__ = ["Narrator", "Options", "Session", "begin", "local_function", "serve"]
+
+LAYERS = ("deno-layer", "runtime-layer")
+STEP, DEBOUNCE = 30, 400  # ms: an editor's burst of writes is over; a longer one is cut
+DEBUG_TIMEOUT = 900  # s: Lambda's longest; at a breakpoint time passes
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How the project is served. Port 0 takes any."""
+
+    port: int = 9000
+    url_port: int = 9001
+    form: Form = "url"  # of the events behind the URL
+    sandbox: str = "auto"
+    inspect: str = ""  # where Deno listens for a debugger: host:port
+
+
+class Narrator(Protocol):
+    """Who tells the developer. Called in the event loop."""
+
+    def ready(self, local: LocalLambda, project: Project) -> None:
+        """The local Lambda answers."""
+
+    def rebuilt(self, seconds: float) -> None:
+        """New code answers from now on."""
+
+    def failed(self, error: LambdenoError) -> None:
+        """A change cannot be used: the former code answers on."""
+
+    def types(self, error: LambdenoError | None) -> None:
+        """What the type check says; None once it has nothing more to say."""
+
+
+def begin(folder: Path, options: Options, watcher: Watcher = Watcher()) -> Session:
+    """Build a project's function, to be served. Raises LambdenoError."""
+    project = load(folder)
+    _check_inspect(project, options.inspect)
+    session = Session(folder, project, options)
+    try:
+        session.function = session.build(project, watcher)
+    except BaseException:
+        session.close()
+        raise
+    return session
+
+
+def serve(session: Session, log: LogSink, narrator: Narrator) -> None:
+    """Serve until SIGINT or SIGTERM. Raises LambdenoError where it cannot begin."""
+    try:
+        asyncio.run(session.serve(log, narrator))
+    finally:
+        session.close()
+
+
+class Session:
+    """One project's time in the local Lambda."""
+
+    function: Function  # the first build
+
+    def __init__(self, folder: Path, project: Project, options: Options) -> None:
+        self.folder = folder
+        self.project = project  # as it is served
+        self.options = options
+        self.temp = Path(tempfile.mkdtemp(prefix="lambdeno-dev-"))  # each build has a folder below it
+        self._numbers = itertools.count(1)
+        self._layers: tuple[Path, ...] = ()
+        self._layers_for: object = None
+        self._changed = asyncio.Event()  # since the last type check
+
+    def build(self, project: Project, watcher: Watcher = Watcher()) -> Function:
+        """The function of a project, its files in a fresh folder. Raises LambdenoError."""
+        wanted = (project.architecture, project.shape, project.deno)
+        if self._layers_for != wanted:
+            made = up_to_date(project, watcher, LAYERS)
+            self._layers = tuple(project.dist / made[kind]["file"] for kind in LAYERS)
+            self._layers_for = wanted
+        number = next(self._numbers)
+        if number == 1 and not self.options.inspect and function_stands(project):
+            code = project.dist / "function.zip"  # what would be deployed, there already
+        else:
+            watcher.step(f"Bundle {project.entry}")
+            code = self.temp / f"build-{number}"
+            bundle_into(code, project, for_debugger=bool(self.options.inspect))
+        more: dict[str, Any] = {}
+        if self.options.inspect:
+            more = {"concurrency": 1, "timeout": DEBUG_TIMEOUT}
+            more["environment"] = {**project.variables, "LAMBDENO_INSPECT": self.options.inspect}
+        return described(project, code, self._layers, {"url": self._url(project), **more})
+
+    def close(self) -> None:
+        """Remove all builds."""
+        shutil.rmtree(self.temp, ignore_errors=True)
+
+    async def serve(self, log: LogSink, narrator: Narrator) -> None:
+        """Serve, and follow the project's files, until a signal comes. Raises LambdenoError."""
+        stopped = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stopped.set)
+        local = LocalLambda(
+            [self.function],
+            port=self.options.port,
+            sandbox=choose_sandbox(self.options.sandbox),
+            cache=cache_folder() / "unpacked",
+            log=log,
+        )
+        async with local:
+            narrator.ready(local, self.project)
+            self._changed.set()
+            tasks = [
+                asyncio.create_task(self._follow(local, narrator, stopped)),
+                asyncio.create_task(self._check(narrator)),
+            ]
+            await stopped.wait()
+            for task in tasks:
+                task.cancel()
+            with suppress(asyncio.CancelledError):
+                await asyncio.gather(*tasks)
+
+    async def _follow(self, local: LocalLambda, narrator: Narrator, stopped: asyncio.Event) -> None:
+        """Swap the code after each change."""
+        await local.warm(self.project.name)  # an init that fails is in the log
+        files = Files(self.project.root)
+        async for _ in awatch(
+            self.project.root, watch_filter=files, step=STEP, debounce=DEBOUNCE, stop_event=stopped
+        ):
+            begun = time.perf_counter()
+            try:
+                await self._swap(local)
+            except LambdenoError as error:
+                narrator.failed(error)
+                continue
+            narrator.rebuilt(time.perf_counter() - begun)
+            self._changed.set()
+            await local.warm(self.project.name)
+
+    async def _swap(self, local: LocalLambda) -> None:
+        """Have the local Lambda run the project as it is now. Raises LambdenoError."""
+        project = load(self.folder)
+        if project.name != self.project.name:
+            raise UsageError(
+                f'The function is named "{project.name}" now, and runs as "{self.project.name}"',
+                "start lambdeno dev again",
+            )
+        _check_inspect(project, self.options.inspect)
+        function = await asyncio.to_thread(self.build, project)
+        await local.replace(function, at_once=bool(self.options.inspect))
+        self.project = project
+        for code in self.temp.iterdir():
+            if not local.uses(code):
+                await asyncio.to_thread(shutil.rmtree, code, ignore_errors=True)
+
+    async def _check(self, narrator: Narrator) -> None:
+        """Check types after each change, one check at a time."""
+        had_error = False
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            if not self.project.build.check:
+                continue
+            try:
+                await asyncio.to_thread(check_types, self.project)
+            except LambdenoError as error:
+                had_error = True
+                narrator.types(error)
+            else:
+                if had_error:
+                    narrator.types(None)
+                had_error = False
+
+    def _url(self, project: Project) -> FunctionUrl:
+        url = project.url
+        cors = Cors(**msgspec.structs.asdict(url.cors)) if url and url.cors else None
+        is_streaming = bool(url and url.invoke_mode == "streaming")
+        return FunctionUrl(self.options.url_port, self.options.form, is_streaming, cors)
+
+
+class Files(DefaultFilter):
+    """Changes that matter: not what the build makes, what packages bring, what editors leave."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__()
+        self._dist = f"{root.resolve() / 'dist'}"
+
+    def __call__(self, change: Change, path: str) -> bool:
+        """Whether a change of this path matters."""
+        return super().__call__(change, path) and not Path(path).is_relative_to(self._dist)
 
 
 def local_function(project: Project, watcher: Watcher = Watcher()) -> Function:
@@ -14,16 +230,38 @@ def local_function(project: Project, watcher: Watcher = Watcher()) -> Function:
     made = up_to_date(project, watcher)
     if project.layers:
         watcher.step("Further layers (layers in lambdeno.toml) are AWS's, and not in the local Lambda")
-    return Function(
-        name=project.name,
-        code=project.dist / made["function"]["file"],
-        layers=tuple(project.dist / made[kind]["file"] for kind in ("deno-layer", "runtime-layer")),
-        handler=project.handler,
-        runtime=lambda_runtime(project),
-        architecture=project.architecture,
-        memory=project.memory,
-        timeout=project.timeout,
-        log_format={"text": "Text", "json": "JSON"}[project.log_format],  # Lambda's own words
-        log_level=(project.log_level or "").upper(),
-        environment=project.variables,
-    )
+    layers = tuple(project.dist / made[kind]["file"] for kind in LAYERS)
+    return described(project, project.dist / made["function"]["file"], layers, {})
+
+
+def described(project: Project, code: Path, layers: tuple[Path, ...], more: Mapping[str, Any]) -> Function:
+    """A project's function with these files; ``more`` are fields that differ."""
+    fields: dict[str, Any] = {
+        "handler": project.handler,
+        "runtime": lambda_runtime(project),
+        "architecture": project.architecture,
+        "memory": project.memory,
+        "timeout": project.timeout,
+        "log_format": {"text": "Text", "json": "JSON"}[project.log_format],  # Lambda's own words
+        "log_level": (project.log_level or "").upper(),
+        "environment": project.variables,
+        **more,
+    }
+    return Function(name=project.name, code=code, layers=layers, **fields)
+
+
+def _check_inspect(project: Project, address: str) -> None:
+    """Refuse a debugger that could not be. Raises UsageError."""
+    if not address:
+        return
+    host, _, port = address.rpartition(":")
+    if host not in LOOPBACK or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise UsageError(
+            f'--inspect is "{address}"',
+            "give a port of this machine: a debugger may do all that the function may (127.0.0.1:9229)",
+        )
+    if project.runtime != "runtime1":
+        raise UsageError(
+            f'--inspect needs runtime = "runtime1", and "{project.name}" has "{project.runtime}"',
+            "a debugger stays with one process: change the runtime while you debug",
+        )

@@ -6,6 +6,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -34,12 +35,14 @@ def own(actor: Path, tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def dev(actor: Path) -> Iterator[str]:
     """``lambdeno dev`` as a process; gives its endpoint."""
-    command = [LAMBDENO, "dev", "--json", "--port", "0"]
+    command = [LAMBDENO, "dev", "--json", "--port", "0", "--url-port", "0"]
     with subprocess.Popen(
         command, cwd=actor, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as process:
         assert process.stdout
-        yield json.loads(process.stdout.readline())["endpoint"]
+        ready = json.loads(process.stdout.readline())
+        threading.Thread(target=process.stdout.read, daemon=True).start()  # the log follows
+        yield ready["endpoint"]
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 0
 

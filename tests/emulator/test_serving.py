@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from lambdeno.emulator import Function, Settings, local_lambda
 from lambdeno.errors import EmulatorError
 from tests.emulator.conftest import Running, Start, wait_until
 
-SERVE = """
-import sys
-from pathlib import Path
-from lambdeno.emulator import Function, serve_forever
-serve_forever(
-    [Function("f", Path(sys.argv[1]))], port=0, cache=Path(sys.argv[2]),
-    ready=lambda local: print(local.endpoint, flush=True),
-)
-"""
 REQUEST = b"POST /2015-03-31/functions/f/invocations HTTP/1.1\r\nHost: localhost\r\n"
 
 
@@ -50,35 +37,6 @@ def test_names_are_unique(code: Path, cache: Path) -> None:
         local_lambda(function, function, cache=cache),
     ):
         pass
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signal_ends_it_cleanly(code: Path, cache: Path, tmp_path: Path, number: signal.Signals) -> None:
-    """A served local Lambda ends on a signal with status 0, no process and no folder left."""
-    temp = tmp_path / "temp"
-    temp.mkdir()
-    process = subprocess.Popen(
-        [sys.executable, "-c", SERVE, str(code), str(cache)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={"TMPDIR": str(temp), "PATH": "/usr/bin:/bin"},
-    )
-    assert process.stdout
-    port = int(process.stdout.readline().rpartition(":")[2])
-    with socket.create_connection(("127.0.0.1", port)) as client:
-        client.sendall(REQUEST + b"Content-Length: 2\r\n\r\n{}")
-        assert client.recv(65536).startswith(b"HTTP/1.1 200")
-    children = psutil.Process(process.pid).children(recursive=True)
-    assert children
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=10)
-    assert process.returncode == 0, errors
-    assert "Traceback" not in errors
-    assert errors.startswith("START RequestId")
-    _, alive = psutil.wait_procs(children, timeout=5)
-    assert alive == []
-    assert list(temp.iterdir()) == []
 
 
 def test_pipelined_requests_are_answered_in_order(start: Start) -> None:

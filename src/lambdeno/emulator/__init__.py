@@ -12,7 +12,7 @@ from lambdeno.emulator.local_lambda import InvokeResult, LocalLambda, Streaming
 from lambdeno.emulator.logs import ListSink, LogSink, StreamSink
 from lambdeno.emulator.refusal import Refusal
 from lambdeno.emulator.sandbox import Bubblewrap, PlainPaths, Sandbox, choose_sandbox
-from lambdeno.emulator.serving import Handle, local_lambda, serve_forever
+from lambdeno.emulator.serving import Handle, local_lambda
 from lambdeno.emulator.settings import Settings
 
 __all__ = [
@@ -38,5 +38,4 @@ __all__ = [
     "choose_sandbox",
     "host_architecture",
     "local_lambda",
-    "serve_forever",
 ]

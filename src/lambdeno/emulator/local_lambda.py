@@ -136,8 +136,11 @@ class LocalLambda:
         """End everything: servers, events, environments, folders."""
         await self._close()
 
-    async def replace(self, function: Function) -> None:
-        """Deploy a function, new or anew: running invocations finish on the old code."""
+    async def replace(self, function: Function, *, at_once: bool = False) -> None:
+        """Deploy a function, new or anew: running invocations finish on the old code.
+
+        ``at_once`` ends them, where old and new cannot be side by side: a debugger has one port.
+        """
         pool = Pool(await self._deploy(function))
         await self._open_url(function)
         old = self._pools.get(function.name)
@@ -146,6 +149,17 @@ class LocalLambda:
             old.retire()
             self._retired = [p for p in self._retired if p.is_alive]
             self._retired.append(old)
+            if at_once:
+                await old.close()
+
+    async def warm(self, name: str) -> Outcome | None:
+        """Have an environment ready before the first invocation: None, or why its init failed."""
+        return await self._find(name, "").warm()
+
+    def uses(self, code: Path) -> bool:
+        """Whether any environment runs this code, or may come to."""
+        running = [pool for pool in self._retired if pool.is_alive]
+        return any(pool.deployment.function.code == code for pool in (*self._pools.values(), *running))
 
     async def invoke(
         self,

@@ -29,6 +29,7 @@ class Pool:
         self._closing: set[asyncio.Task[None]] = set()
         self._reaper: asyncio.TimerHandle | None = None
         self._hooks = Hooks(idle=self._take_back, dead=self._discard)
+        self._warming: asyncio.Future[Outcome | None] | None = None
         self._is_retired = False  # replaced by another pool
         self._is_closed = False
 
@@ -39,6 +40,8 @@ class Pool:
 
     async def invoke(self, invocation: Invocation) -> Outcome:
         """Handle one event in an environment. Raises TooManyRequests at the limit, Refusal at the end."""
+        if self._warming and not self._warming.done():
+            await asyncio.wait({self._warming})
         if self._is_closed:
             raise Refusal("The local Lambda is shutting down")
         environment = self._idle.pop() if self._idle else await self._next_to_settle()
@@ -47,6 +50,26 @@ class Pool:
                 raise TooManyRequests("Rate Exceeded.")
             return await self._invoke_cold(invocation)
         return await self._invoke_warm(environment, invocation)
+
+    async def warm(self) -> Outcome | None:
+        """Have an environment ready before its first invocation: None, or why there is none.
+
+        Invocations that come meanwhile wait for it.
+        """
+        if self._live or self._is_retired:
+            return None
+        self._warming = asyncio.ensure_future(self._warm())
+        return await self._warming
+
+    async def _warm(self) -> Outcome | None:
+        environment = Environment(self.deployment, self._hooks, "(none yet)")
+        self._live.add(environment)
+        failure = await environment.initialise(self.deployment.settings.init_timeout)
+        if failure:
+            self._discard(environment)
+        elif environment in self._live:
+            self._take_back(environment)
+        return failure
 
     def retire(self) -> None:
         """Take no new invocations; environments end with the one that they have."""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
 import threading
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,7 +16,7 @@ from lambdeno.emulator.logs import LogSink, StreamSink
 from lambdeno.emulator.sandbox import Sandbox, choose_sandbox
 from lambdeno.emulator.settings import Settings
 
-__all__ = ["Handle", "local_lambda", "serve_forever"]
+__all__ = ["Handle", "local_lambda"]
 
 T = TypeVar("T")
 
@@ -97,41 +96,3 @@ def run_loop(loop: asyncio.AbstractEventLoop) -> None:
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.run_until_complete(loop.shutdown_default_executor())
         loop.close()
-
-
-def serve_forever(
-    functions: Iterable[Function],
-    *,
-    host: str = "127.0.0.1",
-    port: int = 9000,
-    sandbox: str = "auto",
-    cache: Path | None = None,
-    log: LogSink | None = None,
-    settings: Settings | None = None,
-    ready: Callable[[LocalLambda], None] = lambda _: None,
-) -> None:
-    """Serve until SIGINT or SIGTERM; then end all environments and remove their folders.
-
-    ``ready`` is called in the event loop once the endpoint answers. Raises as local_lambda does.
-    """
-    local = LocalLambda(
-        functions,
-        host=host,
-        port=port,
-        sandbox=choose_sandbox(sandbox),
-        cache=cache or cache_folder() / "unpacked",
-        log=log or StreamSink(),
-        settings=settings,
-    )
-    asyncio.run(serve(local, ready))
-
-
-async def serve(local: LocalLambda, ready: Callable[[LocalLambda], None]) -> None:
-    """Serve until a signal comes."""
-    stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopped.set)
-    async with local:
-        ready(local)
-        await stopped.wait()

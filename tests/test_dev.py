@@ -1,0 +1,409 @@
+"""``lambdeno dev`` as its user has it: a real project, real edits, a browser's requests."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import websocket
+
+from lambdeno import build, project
+
+LAMBDENO = str(Path(sys.executable).with_name("lambdeno"))
+SLOWEST = 60  # s for anything to happen
+pytestmark = [
+    pytest.mark.xdist_group("dev"),
+    pytest.mark.skipif(sys.platform == "win32", reason="there is no signal to end it with"),
+]
+
+SOURCE = """
+const WORD: string = "one";
+
+export const handler = async (event: { rawQueryString?: string }): Promise<object> => {
+  if (event.rawQueryString === "slow") await new Promise((resolve) => setTimeout(resolve, 2500));
+  console.log("said", WORD);
+  return { statusCode: 200, headers: { "content-type": "text/plain" }, body: WORD };
+};
+"""
+
+
+class Dev:
+    """A running ``lambdeno dev --json``."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.folder = folder
+        command = [LAMBDENO, "dev", "--json", "--port", "0", "--url-port", "0", "--project", str(folder)]
+        self.process = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.rows: list[dict[str, Any]] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout
+        for line in self.process.stdout:
+            self.rows.append(json.loads(line))
+
+    def row(
+        self, kind: str, is_so: Callable[[dict[str, Any]], bool] = lambda _: True, after: int = 0
+    ) -> dict[str, Any]:
+        """The first row of a kind for which something is so."""
+        until = time.monotonic() + SLOWEST
+        while time.monotonic() < until:
+            for row in self.rows[after:]:
+                if row["type"] == kind and is_so(row):
+                    return row
+            assert self.process.poll() is None, (self.process.stderr or sys.stdin).read()
+            time.sleep(0.02)
+        raise AssertionError(f"no {kind} among {self.rows}")
+
+    def get(self, target: str = "/") -> tuple[int, str]:
+        """Status and body that a browser gets."""
+        port = int(self.row("ready")["url"].rstrip("/").rpartition(":")[2])
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=SLOWEST)) as connection:
+            connection.request("GET", target)
+            response = connection.getresponse()
+            return response.status, response.read().decode()
+
+    def change(self, former: str, text: str, file: str = "src/main.ts") -> int:
+        """Edit a file; the number of rows so far."""
+        path = self.folder / file
+        count = len(self.rows)
+        path.write_text(path.read_text().replace(former, text))
+        return count
+
+    def end(self, number: signal.Signals = signal.SIGINT) -> int:
+        """Press Ctrl-C; the exit code."""
+        self.process.send_signal(number)
+        code = self.process.wait(SLOWEST)
+        self._reader.join(SLOWEST)
+        for stream in (self.process.stdout, self.process.stderr):
+            assert stream
+            stream.close()
+        return code
+
+
+@pytest.fixture(scope="session")
+def layers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project's dist with the two layers: 3 s that no test needs to wait for."""
+    folder = tmp_path_factory.mktemp("layers")
+    (folder / "lambdeno.toml").touch()
+    build.up_to_date(project.load(folder), kinds=("deno-layer", "runtime-layer"))
+    return folder / "dist"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, layers: Path) -> Path:
+    """A project of one file."""
+    folder = tmp_path / "project"
+    (folder / "src").mkdir(parents=True)
+    (folder / "src/main.ts").write_text(SOURCE)
+    (folder / "lambdeno.toml").write_text('name = "edited"\n')
+    shutil.copytree(layers, folder / "dist", copy_function=os.link)
+    return folder
+
+
+Start = Callable[..., Dev]
+
+
+@pytest.fixture
+def start(folder: Path) -> Iterator[Start]:
+    """Start it; what still runs at the end is ended."""
+    started: list[Dev] = []
+
+    def start(*options: str) -> Dev:
+        started.append(Dev(folder, *options))
+        return started[-1]
+
+    yield start
+    for dev in started:
+        if dev.process.poll() is None:
+            dev.end()
+
+
+def test_an_edit_answers(start: Start) -> None:
+    """New code answers without a restart, on the same URL, and its log has its requests."""
+    dev = start()
+    assert dev.get() == (200, "one")
+    after = dev.change('"one"', '"two"')
+    dev.row("rebuilt", after=after)
+    assert dev.get() == (200, "two")
+    said = dev.row("log", lambda row: "said two" in row["line"])
+    assert said["request_id"]
+    assert said["environment"]
+    assert not [row for row in dev.rows if row["type"] in {"failed", "types"}]
+
+
+def test_a_running_invocation_ends_on_its_own_code(start: Start) -> None:
+    """A swap drops nothing: who has asked the old code gets its answer."""
+    dev = start()
+    dev.get()
+    answers: list[tuple[int, str]] = []
+    slow = threading.Thread(target=lambda: answers.append(dev.get("/?slow")))
+    slow.start()
+    time.sleep(0.3)
+    after = dev.change('"one"', '"two"')
+    dev.row("rebuilt", after=after)
+    assert dev.get() == (200, "two")
+    assert not answers
+    slow.join(SLOWEST)
+    assert answers == [(200, "one")]
+
+
+def test_types_that_are_wrong_run(start: Start) -> None:
+    """They are told, the new code answers all the same, and when they are mended that is told."""
+    dev = start()
+    dev.get()
+    after = dev.change('string = "one"', "string = 42")
+    assert "src/main.ts" in dev.row("types", after=after)["error"]
+    assert dev.get() == (200, "42")
+    after = dev.change("string = 42", 'string = "three"')
+    assert dev.row("types", after=after)["error"] is None
+    assert dev.get() == (200, "three")
+
+
+def test_code_that_is_none(start: Start) -> None:
+    """The code before it answers on, until it is mended."""
+    dev = start()
+    dev.get()
+    after = dev.change("export const", "export konst")
+    assert "main.ts" in dev.row("failed", after=after)["error"]
+    assert dev.get() == (200, "one")
+    after = dev.change("export konst", "export const")
+    dev.row("rebuilt", after=after)
+    assert dev.get() == (200, "one")
+
+
+def test_a_module_that_cannot_be_loaded(start: Start) -> None:
+    """Its init error is in the log at once; the URL answers again when it is mended."""
+    dev = start()
+    dev.get()
+    after = dev.change("const WORD", 'throw new RangeError("no way"); const WORD')
+    dev.row("log", lambda row: "no way" in row["line"], after=after)
+    assert dev.get()[0] == 502
+    after = dev.change('throw new RangeError("no way"); ', "")
+    dev.row("rebuilt", after=after)
+    assert dev.get() == (200, "one")
+
+
+def test_settings_are_followed(start: Start) -> None:
+    """lambdeno.toml is read again; a mistake in it is told, and changes nothing."""
+    dev = start()
+    dev.get()
+    after = dev.change('name = "edited"\n', 'name = "edited"\nmemmory = 1\n', "lambdeno.toml")
+    assert "memmory" in dev.row("failed", after=after)["error"]
+    assert dev.get() == (200, "one")
+    after = dev.change("memmory = 1", "memory = 256", "lambdeno.toml")
+    dev.row("rebuilt", after=after)
+    dev.get()
+    dev.row("log", lambda row: "Memory Size: 256 MB" in row["line"], after=after)
+    after = dev.change('"edited"', '"other"', "lambdeno.toml")
+    assert "start lambdeno dev again" in dev.row("failed", after=after)["hint"]
+
+
+def test_files_that_do_not_matter(start: Start, folder: Path) -> None:
+    """What the build, packages and editors write starts no build."""
+    dev = start()
+    dev.get()
+    for name in ("dist/x", "node_modules/x/y.js", ".git/index", "src/.main.ts.swp", "src/main.ts~"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("x")
+    time.sleep(1)
+    assert not [row for row in dev.rows if row["type"] in {"rebuilt", "failed"}]
+
+
+@pytest.mark.parametrize("form", ["http-api", "rest", "alb", "alb-multi"])
+def test_other_forms_of_events(start: Start, folder: Path, form: str) -> None:
+    """--http chooses whose events the requests become."""
+    key = "multiValueHeaders" if form == "alb-multi" else "headers"
+    value = "['x']" if form == "alb-multi" else "'x'"
+    (folder / "src/main.ts").write_text(
+        f"export const handler = (event: object) => ({{ statusCode: 200, {key}: {{ 'x-a': {value} }},"
+        " body: Object.keys(event).join() });"
+    )
+    dev = start("--http", form)
+    status, body = dev.get()
+    assert status == 200
+    assert ("rawPath" in body) == (form == "http-api")
+    assert ("multiValueHeaders" in body) == (form in {"rest", "alb-multi"})
+
+
+def test_the_invoke_api_beside_it(start: Start, folder: Path) -> None:
+    """What the AWS CLI and ``lambdeno invoke`` use is there as ever."""
+    dev = start()
+    endpoint = dev.row("ready")["endpoint"]
+    done = subprocess.run(
+        [LAMBDENO, "invoke", "{}", "--project", folder, "--endpoint-url", endpoint],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(done.stdout)["body"] == "one"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_leaves_nothing(start: Start, number: signal.Signals) -> None:
+    """No process, no folder; the exit code is 0. So does SIGTERM."""
+    before = set(Path(os.environ.get("TMPDIR", "/tmp")).glob("lambdeno-dev-*"))
+    dev = start()
+    dev.get()
+    children = psutil.Process(dev.process.pid).children(recursive=True)
+    assert children
+    assert dev.end(number) == 0
+    _, alive = psutil.wait_procs(children, 5)
+    assert not alive
+    assert set(Path(os.environ.get("TMPDIR", "/tmp")).glob("lambdeno-dev-*")) <= before
+
+
+def test_what_people_see(folder: Path) -> None:
+    """Where to send requests, what was rebuilt, and each log event with its environment and request."""
+    command = [LAMBDENO, "dev", "--port", "0", "--url-port", "0", "--project", str(folder)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        said = ""
+        url = ""
+        for line in process.stderr:
+            said += line
+            if line.startswith("  curl http"):
+                url = line.split()[1]
+            if "--payload" in line:
+                break
+        subprocess.run(["curl", "-s", url], check=True, capture_output=True)
+        for line in process.stderr:
+            said += line
+            if "REPORT" in line:
+                break
+        process.send_signal(signal.SIGINT)
+        process.wait(SLOWEST)
+    assert f"curl {url}\n" in said
+    assert "lambdeno invoke '{}'" in said
+    [row] = [line for line in said.splitlines() if line.endswith("INFO  said one")]
+    environment, request, *_ = row.split()
+    assert (len(environment), len(request)) == (4, 8)
+    assert "\x1b" not in said
+
+
+def free_port() -> int:
+    """A port that nobody has."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+class Debugger:
+    """A client of V8's inspector protocol."""
+
+    def __init__(self, port: int) -> None:
+        until = time.monotonic() + SLOWEST
+        while True:
+            try:
+                with contextlib.closing(
+                    http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+                ) as connection:
+                    connection.request("GET", "/json/list")
+                    [target] = json.loads(connection.getresponse().read())
+                    break
+            except OSError:
+                assert time.monotonic() < until
+                time.sleep(0.05)
+        self.socket = websocket.create_connection(target["webSocketDebuggerUrl"], timeout=SLOWEST)
+        self.events: list[dict[str, Any]] = []
+        self.id = 0
+
+    def call(self, method: str, **parameters: Any) -> Any:
+        """Call a method of the protocol."""
+        self.id += 1
+        self.socket.send(json.dumps({"id": self.id, "method": method, "params": parameters}))
+        while True:
+            message = json.loads(self.socket.recv())
+            if message.get("id") == self.id:
+                return message["result"]
+            self.events.append(message)
+
+    def event(self, method: str, is_so: Callable[[Any], bool] = lambda _: True) -> Any:
+        """The first event of a kind for which something is so."""
+        while True:
+            for event in self.events:
+                if event["method"] == method and is_so(event["params"]):
+                    self.events.remove(event)
+                    return event["params"]
+            self.events.append(json.loads(self.socket.recv()))
+
+
+def test_a_debugger(start: Start) -> None:
+    """--inspect opens Deno's inspector: TypeScript is shown, a breakpoint stops, a swap keeps the port."""
+    port = free_port()
+    dev = start("--inspect", f"127.0.0.1:{port}")
+    dev.row("ready")
+    debugger = Debugger(port)
+    debugger.call("Debugger.enable")
+    script = debugger.event("Debugger.scriptParsed", lambda it: it["url"].endswith("function.bundle.js"))
+    assert script["sourceMapURL"].startswith("data:application/json;base64,")
+    source = debugger.call("Debugger.getScriptSource", scriptId=script["scriptId"])["scriptSource"]
+    line = next(number for number, text in enumerate(source.split("\n")) if "console.log" in text)
+    debugger.call("Debugger.setBreakpointByUrl", lineNumber=line, url=script["url"])
+    answers: list[tuple[int, str]] = []
+    asking = threading.Thread(target=lambda: answers.append(dev.get()))
+    asking.start()
+    paused = debugger.event("Debugger.paused")
+    frame = paused["callFrames"][0]
+    found = debugger.call("Debugger.evaluateOnCallFrame", callFrameId=frame["callFrameId"], expression="WORD")
+    assert found["result"]["value"] == "one"
+    assert not answers
+    debugger.call("Debugger.resume")
+    asking.join(SLOWEST)
+    assert answers == [(200, "one")]
+    debugger.socket.close()
+    after = dev.change('"one"', '"two"')
+    dev.row("rebuilt", after=after)
+    Debugger(port).socket.close()
+    assert dev.get() == (200, "two")
+
+
+@pytest.mark.parametrize(
+    ("options", "toml", "words"),
+    [
+        (["--inspect", "0.0.0.0:9229"], "", ["0.0.0.0:9229", "this machine"]),
+        (["--inspect", "soon"], "", ["soon", "127.0.0.1:9229"]),
+        (["--inspect"], 'runtime = "runtime2"\n', ["runtime1", "runtime2"]),
+        (["--http", "soap"], "", ["soap", "alb-multi"]),
+        (["--url-port", "70000"], "", ["70000"]),
+    ],
+)
+def test_what_cannot_be(folder: Path, options: list[str], toml: str, words: list[str]) -> None:
+    """One sentence, exit code 2, and nothing was started."""
+    with (folder / "lambdeno.toml").open("a") as file:
+        file.write(toml)
+    done = subprocess.run(
+        [LAMBDENO, "dev", "--project", folder, *options], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert all(word in done.stderr for word in words), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_port_that_is_taken(folder: Path) -> None:
+    """It says which one."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+        done = subprocess.run(
+            [LAMBDENO, "dev", "--project", folder, "--port", "0", "--url-port", port],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode
+    assert f"127.0.0.1:{port}: the port is in use" in done.stderr
