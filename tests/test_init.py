@@ -142,23 +142,25 @@ def test_the_settings_are_in_the_project(tmp_path: Path) -> None:
 # --- what is in the files -------------------------------------------------------------------------
 
 
-def test_every_key_is_in_lambdeno_toml_with_its_default(hello: Path) -> None:
+@pytest.mark.parametrize(
+    ("template", "own"),
+    [("hello", {}), ("http", {}), ("sqs", {}), ("streaming", {"url.invoke_mode": "streaming"})],
+)
+def test_every_key_is_in_lambdeno_toml_with_its_default(
+    tmp_path: Path, template: str, own: dict[str, object]
+) -> None:
     """Each key that project.py knows stands there, as a comment if not set, and no other."""
+    init(tmp_path / "new", Settings("new", template))
     known = defaults(Project)
-    text = (hello / FILE).read_text()
+    text = (tmp_path / "new" / FILE).read_text()
     shown = flat(tomllib.loads(KEY.sub("", text)), known)
     assert set(shown) == set(known)
     for key, default in known.items():
         is_example = default is None or isinstance(default, dict) or key.startswith("vpc.")
-        assert is_example or key == "name" or shown[key] == default, key
-    assert set(flat(tomllib.loads(text), known)) == {
-        "name",
-        "entry",
-        "runtime",
-        "architecture",
-        "environment",
-        "tags",
-    }
+        assert is_example or key == "name" or shown[key] == own.get(key, default), key
+    always = {"name", "entry", "runtime", "architecture", "environment", "tags"}
+    assert set(flat(tomllib.loads(text), known)) == {*always, *own}
+    assert ("url" in tomllib.loads(text)) == (template in {"http", "streaming"})
 
 
 def test_every_key_of_lambdeno_toml_has_a_few_words(hello: Path) -> None:
@@ -188,7 +190,7 @@ def test_the_types_have_what_the_runtime_gives() -> None:
     members = set(re.findall(r"^  (\w+):", shared, re.MULTILINE))
     members |= set(re.findall(r"^    this\.(\w+) =", given, re.MULTILINE))
     members |= set(re.findall(r"^  (?:get )?(\w+)(?: = |\(\) \{)", given, re.MULTILINE))
-    types = (verb.TEMPLATES / "hello/lambdeno.d.ts").read_text()
+    types = (verb.TEMPLATES / "shared/lambdeno.d.ts").read_text()
     context = types.split("\nexport interface Context {\n")[1].split("\n}\n")[0]
     assert set(re.findall(r"^  (?:readonly )?(\w+)\??[:(]", context, re.MULTILINE)) == members
 
@@ -384,14 +386,23 @@ def test_help_names_every_choice(tmp_path: Path) -> None:
     done = run("init", "--help", folder=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert run("init", "-h", folder=tmp_path).stdout == done.stdout
-    for word in ("FOLDER", "hello", "runtime1|runtime2", "x86_64|arm64", "--name", "--yes", "--json"):
+    for word in (
+        "FOLDER",
+        *verb.templates(),
+        "runtime1|runtime2",
+        "x86_64|arm64",
+        "--name",
+        "--yes",
+        "--json",
+    ):
         assert word in done.stdout
 
 
 def test_a_template_is_a_folder_of_the_package(tmp_path: Path) -> None:
     """Another name is an error that lists them."""
-    assert verb.templates() == sorted(path.name for path in verb.TEMPLATES.iterdir())
-    for name in ("nope", "", ".", "../layer", "hello/src"):
+    folders = {path.name for path in verb.TEMPLATES.iterdir()} - {"shared"}
+    assert set(verb.templates()) == folders == set(verb.TRY)
+    for name in ("nope", "", ".", "../layer", "hello/src", "shared"):
         with pytest.raises(UsageError) as caught:
             init(tmp_path / "new", Settings("new", template=name))
         assert f'"{name}"' in caught.value.message

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from lambdeno.deploy import Deployment
     from lambdeno.deployment import Step
     from lambdeno.emulator import Form
-    from lambdeno.init import Runtime
+    from lambdeno.init import Runtime, Settings
     from lambdeno.invoke import Result
     from lambdeno.logs import Event
     from lambdeno.project import Architecture, Project
@@ -112,7 +112,13 @@ def _aws_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @main.command()
 @click.argument("folder", required=False, type=click.Path(path_type=Path))
-@click.option("--template", default="hello", show_default=True, metavar="NAME", help="What it starts from.")
+@click.option(
+    "--template",
+    default="hello",
+    show_default=True,
+    metavar="NAME",
+    help="What it starts from: hello, http (Hono), sqs, or streaming (server-sent events).",
+)
 @click.option("--name", help="The function's name [default: the folder's].")
 @click.option(
     "--runtime",
@@ -150,7 +156,7 @@ def init(
     question = "runtime1: one Deno process for all; runtime2: one for each invocation\nRuntime"
     runtime = runtime or ask(question, "runtime1", click.Choice(("runtime1", "runtime2")))
     settings = verb.Settings(name, template, runtime, architecture)
-    _show_project(folder, name, verb.init(folder, settings))
+    _show_project(folder, settings, verb.init(folder, settings), verb.TRY[template])
 
 
 @main.command()
@@ -464,15 +470,15 @@ def _show_error(error: LambdenoError) -> None:
         click.echo(click.style("hint: ", fg="cyan") + error.hint, err=True)
 
 
-def _show_project(folder: Path, name: str, files: list[Path]) -> None:
+def _show_project(folder: Path, settings: Settings, files: list[Path], first: str) -> None:
     if _as_json():
-        row = {"folder": str(folder), "name": name, "files": [str(file) for file in files]}
+        row = {"folder": str(folder), "name": settings.name, "files": [str(file) for file in files]}
         click.echo(json.dumps(row, indent=2))
         return
     for file in files:
         click.echo(click.format_filename(file))
     steps = [] if folder == Path() else [f"cd {shlex.quote(click.format_filename(folder))}"]
-    steps += ["lambdeno dev", """lambdeno invoke '{"name":"Ada"}'""", "lambdeno deploy"]
+    steps += ["lambdeno dev", first, "lambdeno deploy"]
     click.echo("\n  ".join(["Next:", *steps]), err=True)
 
 

@@ -2,7 +2,8 @@
 
 settings -> the template's files, filled in -> nothing in their way? -> written, each as a new one
 
-A template is a folder in ``templates/``, written as it is, but for what ``FILLED`` and ``RENAMED`` say.
+A template is a folder in ``templates/``, over ``templates/shared``; written as it is, but for what ``FILLED``
+and ``RENAMED`` say.
 """
 
 from __future__ import annotations
@@ -20,12 +21,25 @@ import msgspec
 from lambdeno import project
 from lambdeno.errors import UsageError
 
-__all__ = ["Runtime", "Settings", "init", "templates"]
+__all__ = ["TRY", "Runtime", "Settings", "init", "templates"]
 
 Runtime = Literal["runtime1", "runtime2"]
 
 TEMPLATES = Path(str(resources.files("lambdeno").joinpath("templates")))
+SHARED = "shared"  # what all templates have
 FILLED = frozenset({"lambdeno.toml", "README.md"})  # "$name" in these; in a Makefile, "$" is make's
+# What lambdeno.toml sets in one template and shows as a comment in the others.
+DEFAULTS = {"url": "#[url]", "invoke_mode": '#invoke_mode = "buffered"'}
+SET = {
+    "http": {"url": "[url]"},
+    "streaming": {"url": "[url]", "invoke_mode": 'invoke_mode = "streaming"'},
+}
+TRY = {  # the first thing to do with the function while ``lambdeno dev`` runs
+    "hello": """lambdeno invoke '{"name":"Ada"}'""",
+    "http": "curl http://127.0.0.1:9001/",
+    "sqs": """lambdeno invoke '{"Records":[{"messageId":"1","body":"{}"}]}'""",
+    "streaming": "curl -N http://127.0.0.1:9001/events",
+}
 RENAMED = {"gitignore": ".gitignore"}  # under its own name it would rule the template's folder, too
 
 
@@ -57,7 +71,7 @@ def init(folder: Path, settings: Settings) -> list[Path]:
 
 def templates() -> list[str]:
     """The names of all templates."""
-    return sorted(path.name for path in TEMPLATES.iterdir() if path.is_dir())
+    return sorted(path.name for path in TEMPLATES.iterdir() if path.is_dir() and path.name != SHARED)
 
 
 def _filled(settings: Settings) -> dict[str, bytes]:
@@ -75,15 +89,17 @@ def _filled(settings: Settings) -> dict[str, bytes]:
         "runtime": settings.runtime,
         "architecture": settings.architecture,
         "deno": project.DENO_VERSION,
+        **DEFAULTS,
+        **SET.get(settings.template, {}),
     }
-    template = TEMPLATES / settings.template
     files: dict[str, bytes] = {}
-    for path in (path for path in template.rglob("*") if path.is_file()):
-        content = path.read_bytes()
-        if path.name in FILLED:
-            content = Template(content.decode()).substitute(values).encode()
-        relative = path.relative_to(template)
-        files[relative.with_name(RENAMED.get(path.name, path.name)).as_posix()] = content
+    for folder in (TEMPLATES / SHARED, TEMPLATES / settings.template):
+        for path in (path for path in folder.rglob("*") if path.is_file()):
+            content = path.read_bytes()
+            if path.name in FILLED:
+                content = Template(content.decode()).substitute(values).encode()
+            relative = path.relative_to(folder)
+            files[relative.with_name(RENAMED.get(path.name, path.name)).as_posix()] = content
     return dict(sorted(files.items()))
 
 
