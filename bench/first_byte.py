@@ -2,7 +2,7 @@
 
     python bench/first_byte.py [--rounds 20]
 
-A warm function behind the local Lambda's URL, under both runtimes, by turns, 0.1 s after its last answer; and beside
+A warm function behind the local Lambda's URL, under both runtimes, by turns, 0.1 s after its last answer;
 them the same function without a stream, which answers when all of it is there.
 """
 

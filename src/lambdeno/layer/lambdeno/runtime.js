@@ -762,6 +762,7 @@ async function loadFunction() {
   if (application) {
     const { Web } = await webModule();
     loaded.web = new Web(application, env.get("LAMBDENO_INVOKE_MODE"), !loaded.handler, tools);
+    await loaded.web.warm();
     if (loaded.web.isStreaming) await streamModule();
   }
   if (!module) loaded.rest = loadRest(importing, loaded, path);
