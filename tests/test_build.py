@@ -312,6 +312,26 @@ def test_a_stack_has_the_authors_files_and_lines(
     ]
 
 
+@pytest.mark.parametrize("minify", ["true", "false"])
+def test_commonjs_knows_the_place_of_the_bundle(tmp_path: Path, minify: str) -> None:
+    """__dirname and __filename are the bundle's, where a module asks; and stacks still have their lines."""
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src/place.cjs").write_text("module.exports = [__dirname, __filename];\n")
+    (tmp_path / "src/other.cjs").write_text("const __dirname = 'own';\nmodule.exports = __dirname;\n")
+    (tmp_path / "src/main.ts").write_text(
+        'import place from "./place.cjs";\nexport const handler = (event: string) => {\n'
+        '  if (event === "fail") throw new Error("here");\n  return place;\n};\n'
+    )
+    (tmp_path / "lambdeno.toml").write_text(f'name = "place"\n[build]\ncheck = false\nminify = {minify}\n')
+    done = run("invoke", "null", folder=tmp_path)
+    assert json.loads(done.stdout) == ["/var/task", "/var/task/function.bundle.js"]
+    done = run("invoke", '"fail"', folder=tmp_path)
+    assert "src/main.ts:3:" in done.stdout
+    main = (tmp_path / "src/main.ts").read_text().replace("place.cjs", "other.cjs")
+    (tmp_path / "src/main.ts").write_text(main)
+    assert json.loads(run("invoke", "null", folder=tmp_path).stdout) == "own"
+
+
 def test_names_are_kept_unless_the_project_says_no(shop: Path, tmp_path: Path) -> None:
     """A minified class keeps its name for whoever asks, a function for the stack."""
     error = thrown(build.build_function(project.load(shop)).zip.path, tmp_path / "kept")

@@ -86,7 +86,7 @@ def start(made: Function, opt: Path) -> tuple[set[str], set[str]]:
     with local_lambda(made, sandbox="bubblewrap", log=log) as local:
         assert b"file:///var/task/" in local.invoke("cached", b"1").payload
     text = "\n".join(log.lines)
-    return codecache.hits(text), set(codecache.MISS.findall(text))
+    return codecache.hits(text), {name for _, name in codecache.MISS.findall(text)}
 
 
 @needs_loading

@@ -174,7 +174,11 @@ def test_an_unknown_key_gets_the_nearest_right_one(tmp_path: Path, toml: str, ke
         ("root = '/'", "root", "name, description, entry, handler"),
         ("[url]\nzzz = 1", "url.zzz", "auth, invoke_mode, cors"),
         ("[deno]\nzzz = 1", "deno.zzz", "version, permissions, sha256"),
-        ("[build]\nzzz = 1", "build.zzz", "check, minify, keep_names, source_map, code_cache, include"),
+        (
+            "[build]\nzzz = 1",
+            "build.zzz",
+            "bundle, check, minify, keep_names, source_map, code_cache, include",
+        ),
     ],
 )
 def test_a_key_like_none_gets_the_list(tmp_path: Path, toml: str, key: str, known: str) -> None:
@@ -343,7 +347,9 @@ def test_what_lambda_sets_is_not_for_the_project(tmp_path: Path, key: str) -> No
     assert error.message == f'"{tmp_path / "lambdeno.toml"}": environment.{key} is reserved by Lambda'
 
 
-@pytest.mark.parametrize("key", ["AWS_LAMBDA_EXEC_WRAPPER", "LAMBDENO_RUNTIME", "LAMBDENO_SIGNAL_MARGIN"])
+@pytest.mark.parametrize(
+    "key", ["AWS_LAMBDA_EXEC_WRAPPER", "HANDLER_EXT", "LAMBDENO_INVOKE_MODE", "LAMBDENO_RUNTIME"]
+)
 def test_what_lambdeno_sets_is_not_for_the_project(tmp_path: Path, key: str) -> None:
     """A variable that would be replaced without a word is refused."""
     error = refusal(write(tmp_path, f"[environment]\n{key} = 'x'"))
@@ -468,6 +474,70 @@ def test_a_level_is_of_json_logs(tmp_path: Path, level: str) -> None:
         error = refusal(write(tmp_path, f"{text}log_level = '{level}'"))
         assert f'has log_level = "{level}", and log_format = "text"' in error.message
         assert error.hint.startswith('set log_format = "json"')
+
+
+def test_no_debugger_is_deployed(tmp_path: Path) -> None:
+    """LAMBDENO_INSPECT is for a process on this machine."""
+    error = refusal(write(tmp_path, "[environment]\nLAMBDENO_INSPECT = '127.0.0.1:9229'"))
+    assert "environment.LAMBDENO_INSPECT" in error.message
+    assert "lambdeno dev" in error.hint
+
+
+@pytest.mark.parametrize(
+    ("toml", "variables"),
+    [
+        ("[url]", {}),
+        ("[url]\ninvoke_mode = 'buffered'", {}),
+        ("[url]\ninvoke_mode = 'streaming'", {"LAMBDENO_INVOKE_MODE": "streaming"}),
+    ],
+)
+def test_how_a_url_answers_reaches_the_bridge(tmp_path: Path, toml: str, variables: dict[str, str]) -> None:
+    """url.invoke_mode is a setting of the URL and of the function."""
+    loaded = project.load(write(tmp_path, toml))
+    assert loaded.variables == {"LAMBDENO_RUNTIME": "runtime1", **variables}
+
+
+@pytest.mark.parametrize(
+    ("toml", "handler", "extension"),
+    [
+        ("", "src/main.handler", "ts"),
+        ("entry = './main.mjs'\n", "main.handler", "mjs"),
+        ("handler = 'src/main.Api.create'\n", "src/main.Api.create", "ts"),
+        ("entry = 'a/b-c/d_e.tsx'\nhandler = 'a/b-c/d_e.default'\n", "a/b-c/d_e.default", "tsx"),
+    ],
+)
+def test_without_a_bundle_the_handler_is_in_the_entry(
+    tmp_path: Path, toml: str, handler: str, extension: str
+) -> None:
+    """It need not be said; the extension is a variable, and so are the permissions, which would be all."""
+    loaded = project.load(write(tmp_path, toml + "build.bundle = false"))
+    assert loaded.handler == handler
+    assert loaded.variables["HANDLER_EXT"] == extension
+    assert loaded.variables["LAMBDENO_PERMISSIONS"] == "default"
+
+
+def test_without_a_bundle_permissions_are_the_projects(tmp_path: Path) -> None:
+    """What deno.permissions says holds for either build."""
+    toml = "build.bundle = false\ndeno.permissions = ['--allow-env', '--allow-net=a.example']"
+    loaded = project.load(write(tmp_path, toml))
+    assert loaded.variables["LAMBDENO_PERMISSIONS"] == "--allow-env --allow-net=a.example"
+
+
+@pytest.mark.parametrize(
+    "handler", ["function.handler", "src/other.handler", "main.handler", "src/main/x.handler"]
+)
+def test_without_a_bundle_no_other_file_has_the_handler(tmp_path: Path, handler: str) -> None:
+    """A handler of a file that is not there is refused here, not at the first start."""
+    error = refusal(write(tmp_path, f"handler = '{handler}'\nbuild.bundle = false"))
+    assert f'handler is "{handler}"' in error.message
+    assert 'set handler = "src/main.handler"' in error.hint
+
+
+@pytest.mark.parametrize("entry", ["src/main", "src/main.dev.ts", "../main.ts", "/a/main.ts", "main.json"])
+def test_without_a_bundle_the_entry_is_a_module(tmp_path: Path, entry: str) -> None:
+    """Lambda's handler names a file up to its first dot."""
+    error = refusal(write(tmp_path, f"entry = '{entry}'\nbuild.bundle = false"))
+    assert f'entry is "{entry}"' in error.message
 
 
 def test_settings_reach_the_bootstrap_as_variables(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 Deno layer      the verified binary
 runtime layer   os-only: bootstrap as one binary; managed: layer/ as it is, compiled; + code cache
 function        deno check -> deno bundle -> + source map + code cache + included files
+                or its modules as they are: unbundled.py
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 import lambdeno
-from lambdeno import archive, codecache, deno, interpreter, sbom
+from lambdeno import archive, codecache, deno, interpreter, sbom, unbundled
 from lambdeno.archive import Entry, Zip
-from lambdeno.emulator import Function
+from lambdeno.emulator import Function, host_architecture
 from lambdeno.errors import ArtifactError, BuildError, DenoError, ProjectError
 from lambdeno.project import Project, Runtime2
 
@@ -156,6 +157,8 @@ def build_runtime_layer(project: Project, watcher: Watcher = Watcher()) -> Artef
         caches = _fill(project, entries, [], watcher)
         entries += [Entry(f"lambdeno/deno_dir/{name}", data) for name, data in caches.items()]
     facts["code_cache"] = not why_not
+    if not project.build.bundle:
+        facts["files"] = len(entries)
     zipped = _write(project.dist / "runtime-layer.zip", entries, watcher)
     return _record(project, Artefact("runtime-layer", zipped, facts, tuple(notes)))
 
@@ -172,14 +175,27 @@ def build_function(project: Project, watcher: Watcher = Watcher()) -> Artefact:
     if project.build.check:
         watcher.step(f"Check {project.entry}")
         _check(host, project)
-    watcher.step(f"Bundle {project.entry}")
-    bundle, source_map = _bundle(host, project)
-    entries = list(_included(project))
-    if project.build.source_map:
-        bundle += f"//# sourceMappingURL={SOURCE_MAP}\n"
-        entries.append(Entry(SOURCE_MAP, _compact(_own_code(source_map))))
-    entries.append(Entry(BUNDLE, bundle.encode()))
     notes: list[str] = []
+    facts: dict[str, Any] = {
+        "name": project.name,
+        "handler": project.handler,
+        "deno": project.deno.version,
+        "runtime": archive.digest(layer),
+    }
+    entries = list(_included(project))
+    if project.build.bundle:
+        watcher.step(f"Bundle {project.entry}")
+        bundle, source_map = _bundle(host, project)
+        if project.build.source_map:
+            bundle += f"//# sourceMappingURL={SOURCE_MAP}\n"
+            entries.append(Entry(SOURCE_MAP, _compact(_own_code(source_map))))
+        entries.append(Entry(BUNDLE, bundle.encode()))
+        facts["bundle"] = len(bundle.encode())
+    else:
+        watcher.step(f"Gather the modules of {project.entry}")
+        entries, starts = _gathered(host, project)
+        opt = [*layer, Entry("bin/deno", host.path, executable=True)]
+        entries += _transpiled(opt, project, entries, starts)
     why_not = (
         codecache.obstacle(project.architecture)
         if project.build.code_cache
@@ -191,16 +207,12 @@ def build_function(project: Project, watcher: Watcher = Watcher()) -> Artefact:
         watcher.step("Load the function and keep what V8 compiled")
         caches = _fill(project, layer, entries, watcher)
         entries += [Entry(f".deno_dir/{name}", data) for name, data in caches.items()]
+    facts["code_cache"] = not why_not
+    if not project.build.bundle:
+        facts["files"] = len(entries)
     zipped = _write(project.dist / "function.zip", entries, watcher)
-    _write_beside(project.dist / SOURCE_MAP, _compact(source_map))
-    facts: dict[str, Any] = {
-        "name": project.name,
-        "handler": project.handler,
-        "deno": project.deno.version,
-        "runtime": archive.digest(layer),
-        "code_cache": not why_not,
-        "bundle": len(bundle.encode()),
-    }
+    if project.build.bundle:
+        _write_beside(project.dist / SOURCE_MAP, _compact(source_map))
     return _record(project, Artefact("function", zipped, facts, tuple(notes)))
 
 
@@ -214,6 +226,9 @@ def bundle_into(folder: Path, project: Project, *, for_debugger: bool = False) -
 
     For a debugger the bundle carries its map and the sources' text. Raises LambdenoError.
     """
+    if not project.build.bundle:
+        codecache.lay_out(folder, _gathered(_deno(project, deno.host_platform(), Watcher()), project)[0])
+        return
     plain = msgspec.structs.replace(project, build=msgspec.structs.replace(project.build, minify=False))
     bundle, source_map = _bundle(_deno(project, deno.host_platform(), Watcher()), plain)
     entries = list(_included(project))
@@ -346,16 +361,14 @@ def _fill(project: Project, layer: list[Entry], task: list[Entry], watcher: Watc
             runtime=lambda_runtime(project),
             architecture=project.architecture,
             memory=project.memory,
-            environment=_loading(project, project.environment if task else {}).variables,
+            environment=_loading(project if task else Project(shape=project.shape)).variables,
         )
         return codecache.fill([*layer, _deno_entry(project, watcher)], function)
 
 
-def _loading(project: Project, environment: Mapping[str, str]) -> Project:
+def _loading(project: Project) -> Project:
     """The project as it is loaded at build: what V8 compiles is the same for both runtimes."""
-    return msgspec.structs.replace(
-        project, runtime="runtime1", runtime2=Runtime2(), environment=dict(environment)
-    )
+    return msgspec.structs.replace(project, runtime="runtime1", runtime2=Runtime2())
 
 
 def _deno_entry(project: Project, watcher: Watcher) -> Entry:
@@ -364,7 +377,7 @@ def _deno_entry(project: Project, watcher: Watcher) -> Entry:
 
 
 def _check(binary: deno.Binary, project: Project) -> None:
-    done = deno.run(binary, ["check", *_lock(project), project.entry], project.root)
+    done = deno.run(binary, ["check", *_lock(project), *project.deno.imports, project.entry], project.root)
     if done.returncode:
         raise _refusal(done.stderr, f'"{project.entry}" does not pass deno check')
 
@@ -381,6 +394,7 @@ def _bundle(binary: deno.Binary, project: Project) -> tuple[str, dict[str, Any]]
             *(["--minify"] if project.build.minify else []),
             *(["--keep-names"] if project.build.keep_names else []),
             *_lock(project),
+            *project.deno.imports,
         ]
         done = deno.run(binary, [*arguments, "-o", output, project.entry], project.root)
         if done.returncode or not output.is_file():
@@ -388,7 +402,51 @@ def _bundle(binary: deno.Binary, project: Project) -> tuple[str, dict[str, Any]]
         source_map = json.loads(Path(folder, SOURCE_MAP).read_bytes())
         # esbuild writes the sources relative to the output folder, which is a new one each time.
         source_map["sources"] = [_from_root(name, folder, project.root) for name in source_map["sources"]]
-        return _as_mapped(output.read_bytes().decode()), source_map
+        bundle = _as_mapped(output.read_bytes().decode())
+        places = _places(bundle)
+        return places + bundle, _moved(source_map, len(places))
+
+
+def _places(bundle: str) -> str:
+    """What CommonJS modules know of their place, where a package asks: that of the bundle.
+
+    Before all else on the first line, so that no line moves.
+    """
+    asked = [
+        f"{name}=import.meta.{name.strip('_')}"
+        for name in ("__dirname", "__filename")
+        if re.search(rf"(?<![\w$.]){name}\b", bundle) and not re.search(rf"[\s,;{{]{name}\s*=[^=]", bundle)
+    ]
+    return f"var {','.join(asked)};" if asked else ""
+
+
+def _moved(source_map: dict[str, Any], columns: int) -> dict[str, Any]:
+    """The map of a bundle whose first line begins so much later."""
+    first, line_end, rest = source_map["mappings"].partition(";")
+    segment, comma, others = first.partition(",")
+    if columns and segment:
+        column, *place = _numbers(segment)
+        first = _digits([column + columns, *place]) + comma + others
+    return {**source_map, "mappings": first + line_end + rest}
+
+
+def _gathered(binary: deno.Binary, project: Project) -> tuple[list[Entry], list[str]]:
+    """The files of a function without a bundle, and those of them that something starts from."""
+    with tempfile.TemporaryDirectory(prefix="lambdeno-modules-") as folder:
+        try:
+            return unbundled.gather(binary, project, _included(project), Path(folder))
+        except unbundled.Refusal as error:
+            raise _refusal(error.said, error.message) from None
+
+
+def _transpiled(opt: list[Entry], project: Project, entries: list[Entry], starts: list[str]) -> list[Entry]:
+    """What Deno makes of a function's modules, which it would do at each start; nothing where it cannot."""
+    if codecache.obstacle(host_architecture()):
+        return []
+    with tempfile.TemporaryDirectory(prefix="lambdeno-task-") as folder:
+        task = Path(folder)
+        codecache.lay_out(task, entries)
+        return codecache.transpile(opt, Function(name=project.name, code=task), starts)
 
 
 def _as_mapped(bundle: str) -> str:

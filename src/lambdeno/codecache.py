@@ -10,6 +10,7 @@ debug log tells hits from misses.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
@@ -18,24 +19,26 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from lambdeno.archive import Entry
 from lambdeno.emulator import Bubblewrap, Function, Settings, host_architecture
-from lambdeno.emulator.sandbox import Site, bubblewrap_fault
+from lambdeno.emulator.sandbox import Site, bubblewrap_fault, bwrap_environment, folders, isolation
 from lambdeno.emulator.variables import lambda_variables
 from lambdeno.errors import BuildError
 
-__all__ = ["FILES", "LoadFailure", "fill", "lay_out", "obstacle"]
+__all__ = ["FILES", "LoadFailure", "fill", "lay_out", "obstacle", "transpile"]
 
 FILES = ("dep_analysis_cache_v2", "node_analysis_cache_v2", "v8_code_cache_v2")
+SHIPPED = ("npm", "remote")  # parts of a DENO_DIR that Deno takes as they are
 ROUNDS = 6  # starts at most until a start compiles nothing: two in practice
 LOAD_TIME = 60  # s, for one start
 EXTENSION = "/extension/register"  # what a function that wants to be told of the end comes first with
-HIT = re.compile(r"V8 code cache hit for ES module: (\S+),")
-MISS = re.compile(r"Updating V8 code cache for ES module: (\S+),")
+HIT = re.compile(r"V8 code cache hit for (ES module|script): (\S+),")
+MISS = re.compile(r"Updating V8 code cache for (ES module|script): (\S+),")
+COMPILED = re.compile(r"Updating V8 code cache for ES module: (\S+), \[(\d+)\]")
 
 
 class LoadFailure(BuildError):
@@ -76,25 +79,94 @@ def fill(opt: Iterable[Entry], function: Function) -> dict[str, bytes]:
         work = Path(name)
         lay_out(work / "opt", opt)
         caches: dict[str, bytes] = {}
+        # Deno analyses CommonJS in threads, unless it has done so: modules would load in any order, and V8
+        # number what it compiles in that order. So the first start gives the analysis, the second the code.
+        is_analysed = not (function.code / ".deno_dir/npm").is_dir()
         for _ in range(ROUNDS):
             start = _start(work, function)
             if start.error:
                 raise LoadFailure(start.error[0], *_explain(*start.error))
-            if caches and not MISS.search(start.log):
+            if caches and not misses(start.log, function.code):
                 return caches
             if all(_is_whole(start.folder / file) for file in FILES):
-                caches = {file: _canonical(start.folder / file) for file in FILES}
-                lay_out(function.code, [Entry(f".deno_dir/{file}", caches[file]) for file in FILES])
-        again = ", ".join(sorted(set(MISS.findall(start.log)))[:3])
+                left_out = "" if is_analysed else "codecache"
+                found = {file: _canonical(start.folder / file, left_out) for file in FILES}
+                lay_out(function.code, [Entry(f".deno_dir/{file}", found[file]) for file in FILES])
+                caches, is_analysed = found if is_analysed else {}, True
+        again = ", ".join(sorted(misses(start.log, function.code))[:3])
         raise BuildError(
             f"The code cache does not hold: V8 compiles {again} anew at every start",
             "set build.code_cache = false in lambdeno.toml",
         )
 
 
+def transpile(opt: Iterable[Entry], function: Function, modules: Sequence[str]) -> list[Entry]:
+    """The JavaScript that Deno makes of a function's modules, for their paths on Lambda.
+
+    ``function.code`` is a folder, and ``modules`` are names in it; ``opt`` is for this machine.
+    """
+    with tempfile.TemporaryDirectory(prefix="lambdeno-build-") as name:
+        work = Path(name)
+        lay_out(work / "opt", opt)
+        made = work / "tmp/deno"
+        made.mkdir(parents=True)
+        for part in SHIPPED:
+            if (function.code / ".deno_dir" / part).is_dir():
+                (made / part).symlink_to(f"/var/task/.deno_dir/{part}")
+        lock = function.code / "deno.lock"
+        if lock.is_file():
+            shutil.copyfile(lock, made / "deno.lock")
+        config = next(file for file in ("deno.json", "deno.jsonc") if (function.code / file).is_file())
+        site = Site(function.code, work / "opt", work / "tmp")
+        command = [
+            *("bwrap", *isolation(), *folders(site), "--remount-ro", "/", "--chdir", "/var/task"),
+            *("--clearenv", "--setenv", "DENO_DIR", "/tmp/deno", "--setenv", "NO_COLOR", "1"),
+            *("--setenv", "DENO_NO_UPDATE_CHECK", "1", "--", "/opt/bin/deno", "cache", "--quiet"),
+            *("--no-check", "--allow-import", "--node-modules-dir=none"),
+            *(f"--config={config}", "--lock=/tmp/deno/deno.lock", *modules),
+        ]
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
+            env=bwrap_environment(),
+        )
+        if done.returncode:
+            raise BuildError(
+                f'Cannot transpile "{modules[0]}"', "mend it, or set build.bundle = true", detail=done.stderr
+            )
+        files = sorted(path for path in (made / "gen").rglob("*") if path.is_file())
+        return [Entry(f".deno_dir/{path.relative_to(made).as_posix()}", path.read_bytes()) for path in files]
+
+
 def hits(log: str) -> set[str]:
     """The modules that a start took from the cache, from Deno's debug log."""
-    return set(HIT.findall(log)) - set(MISS.findall(log))
+    return {name for _, name in set(HIT.findall(log)) - set(MISS.findall(log))}
+
+
+def misses(log: str, task: Path) -> set[str]:
+    """The modules that a start had V8 compile, from Deno's debug log, though the function has the caches.
+
+    Not the first module of a package that was imported by its name: Deno 2.9 looks it up under that
+    name, keeps it under its file's, and so compiles it at each start, whatever it has.
+    """
+    path = task / ".deno_dir" / FILES[-1]
+    kept: dict[str, int] = {}
+    if path.is_file():
+        with contextlib.closing(
+            sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True)
+        ) as cache:
+            rows = cache.execute("SELECT specifier, source_hash FROM codecache WHERE type = 1")  # ES modules
+            kept = dict(rows.fetchall())
+    found = set(HIT.findall(log))
+    lost = {
+        ("ES module", name)
+        for name, digest in COMPILED.findall(log)
+        if "/.deno_dir/npm/" in name and kept.get(name, 0) % 2**64 == int(digest)
+    } - found
+    return {name for _, name in set(MISS.findall(log)) - lost}
 
 
 def lay_out(folder: Path, entries: Iterable[Entry]) -> None:
@@ -203,8 +275,11 @@ def _is_whole(path: Path) -> bool:
         source.close()
 
 
-def _canonical(path: Path) -> bytes:
-    """An SQLite file with the same rows, its write-ahead log folded in, as the same bytes each time."""
+def _canonical(path: Path, left_out: str = "") -> bytes:
+    """An SQLite file with the same rows, its write-ahead log folded in, as the same bytes each time.
+
+    One table can be left empty.
+    """
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder, "copy")
         source, target = sqlite3.connect(path), sqlite3.connect(copy, isolation_level=None)
@@ -218,7 +293,7 @@ def _canonical(path: Path) -> bytes:
             for name, sql in tables:
                 target.execute(sql)
                 rows = sorted(source.execute(f'SELECT * FROM "{name}"').fetchall())  # noqa: S608
-                if rows:
+                if rows and name != left_out:
                     places = ", ".join("?" * len(rows[0]))
                     target.executemany(f'INSERT INTO "{name}" VALUES ({places})', rows)  # noqa: S608
             target.execute("COMMIT")

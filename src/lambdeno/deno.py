@@ -148,7 +148,9 @@ def _folder(version: str, target: str, sha256: str) -> Path:
     return cache_folder() / "deno" / f"{version}-{target}-{sha256[:16]}"
 
 
-def run(binary: Binary, arguments: Sequence[str | Path], folder: Path) -> subprocess.CompletedProcess[str]:
+def run(
+    binary: Binary, arguments: Sequence[str | Path], folder: Path, variables: Mapping[str, str] = {}
+) -> subprocess.CompletedProcess[str]:
     """Run Deno to its end in a folder, its output captured. Raises DenoError if it cannot start."""
     environment = {
         **os.environ,
@@ -156,6 +158,7 @@ def run(binary: Binary, arguments: Sequence[str | Path], folder: Path) -> subpro
         "DENO_NO_UPDATE_CHECK": "1",
         "DENO_NO_PROMPT": "1",
         "RUST_BACKTRACE": "0",
+        **variables,
     }
     try:
         return subprocess.run(

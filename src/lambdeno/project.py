@@ -55,10 +55,15 @@ Bucket = Annotated[str, msgspec.Meta(pattern=r"\A(?:[a-z0-9][a-z0-9.-]{1,61}[a-z
 Subnet = Annotated[str, msgspec.Meta(pattern=r"\Asubnet-[0-9a-z]+\Z")]
 SecurityGroup = Annotated[str, msgspec.Meta(pattern=r"\Asg-[0-9a-zA-Z]+\Z")]
 
+MODULE = re.compile(
+    r"(?:\./)?((?:[^./][^./]*/)*[^./]+)\.(ts|mts|tsx|js|mjs|jsx)"
+)  # an entry without a bundle
 PLATFORMS = ("linux-x86_64", "linux-arm64", "macos-x86_64", "macos-arm64", "windows-x86_64")
 OURS = frozenset(
     {
         "AWS_LAMBDA_EXEC_WRAPPER",
+        "HANDLER_EXT",
+        "LAMBDENO_INVOKE_MODE",
         "LAMBDENO_PERMISSIONS",
         "LAMBDENO_PRIVATE_TMP",
         "LAMBDENO_RUNTIME",
@@ -75,10 +80,16 @@ class Deno(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     permissions: tuple[str, ...] = ()  # empty: the least default set
     sha256: dict[str, str] = {}  # "linux-x86_64" -> sha256 of the wheel, for a release without a pin
 
+    @property
+    def imports(self) -> list[str]:
+        """Of the permissions, those to import modules of other hosts, which Deno asks for at build too."""
+        return [word for word in self.permissions if word.startswith(("--allow-import", "-I"))]
+
 
 class Build(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``[build]``: how TypeScript becomes function.zip."""
 
+    bundle: bool = True  # one file; or else the modules as they are, with their packages
     check: bool = True  # types, by deno check
     minify: bool = True
     keep_names: bool = True  # of functions and classes, for stacks and error types
@@ -190,10 +201,15 @@ class Project(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             added["LAMBDENO_SIGNAL_MARGIN"] = str(self.signal_margin)
         if self.deno.permissions:
             added["LAMBDENO_PERMISSIONS"] = " ".join(self.deno.permissions)
+        if not self.build.bundle:
+            added["HANDLER_EXT"] = self.entry.rpartition(".")[2]
+            added.setdefault("LAMBDENO_PERMISSIONS", "default")  # without it: all is allowed
         if self.runtime2.standby != "auto":
             added["LAMBDENO_STANDBY"] = self.runtime2.standby
         if self.runtime2.private_tmp:
             added["LAMBDENO_PRIVATE_TMP"] = "on"
+        if self.url and self.url.invoke_mode == "streaming":
+            added["LAMBDENO_INVOKE_MODE"] = "streaming"
         if self.shape == "managed":
             added["AWS_LAMBDA_EXEC_WRAPPER"] = "/opt/bootstrap"
         return {**self.environment, **added}
@@ -237,6 +253,8 @@ def load(folder: Path) -> Project:
     except msgspec.ValidationError as error:
         raise ProjectError(*_explain(path, str(error))) from None
     _check_checksums(path, project.deno.sha256)
+    if not project.build.bundle:
+        project = _with_module(path, project, "handler" in values)
     _check_environment(path, project)
     _check_deployment(path, project)
     if project.runtime2 != Runtime2() and project.runtime != "runtime2":
@@ -250,6 +268,25 @@ def load(folder: Path) -> Project:
             'set log_format = "json", or take log_level out: Lambda knows no levels of text',
         )
     return msgspec.structs.replace(project, root=folder, name=project.name or name_of(folder))
+
+
+def _with_module(path: Path, project: Project, has_handler: bool) -> Project:
+    """The project with a handler in its entry, which is no bundle."""
+    module = MODULE.fullmatch(project.entry)
+    if not module:
+        raise ProjectError(
+            f'"{path}": entry is "{project.entry}", and build.bundle = false',
+            "name a module in the project folder, such as src/main.ts, with no other dot in its name",
+        )
+    if not has_handler:
+        return msgspec.structs.replace(project, handler=f"{module[1]}.handler")
+    file, _, export = project.handler.removeprefix("./").partition(".")
+    if file != module[1]:
+        raise ProjectError(
+            f'"{path}": handler is "{project.handler}", and with build.bundle = false its file is the entry',
+            f'set handler = "{module[1]}.{export}", or take it out',
+        )
+    return project
 
 
 def name_of(folder: Path) -> str:
@@ -369,6 +406,10 @@ def _check_environment(path: Path, project: Project) -> None:
     for key, value in project.environment.items():
         if key in limits.RESERVED | limits.CREDENTIALS:
             raise ProjectError(f'"{path}": environment.{key} is reserved by Lambda', "choose another name")
+        if key == "LAMBDENO_INSPECT":
+            raise ProjectError(
+                f'"{path}": environment.{key} would deploy a debugger', "use lambdeno dev with a debugger"
+            )
         if key in OURS:
             raise ProjectError(
                 f'"{path}": environment.{key} is set by lambdeno', "use the key of lambdeno.toml for it"

@@ -146,6 +146,9 @@ def test_other_events_of_an_application(start: Start) -> None:
     assert environment.result(url_event())["body"] == "web"
     assert environment.result({"Records": []}) == "other"
     assert environment.result([1]) == "other"
+    assert (
+        environment.result({**url_event(), "type": "REQUEST", "routeArn": "arn:aws:execute-api"}) == "other"
+    )
 
 
 def test_other_events_beside_deno_serve(start: Start) -> None:

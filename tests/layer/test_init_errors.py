@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import socket
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -231,6 +234,10 @@ def test_module_that_cannot_go_on(
         ("LAMBDENO_RUNTIME", "runtime9", ['"runtime9"', "runtime1"]),
         ("LAMBDENO_SIGNAL_MARGIN", "soon", ['"soon"', "milliseconds"]),
         ("LAMBDENO_DEBUG", "yes", ['"yes"', "1 or 0"]),
+        ("LAMBDENO_INVOKE_MODE", "stream", ['"stream"', "buffered or streaming"]),
+        ("LAMBDENO_INSPECT", "0.0.0.0:9229", ['"0.0.0.0:9229"', "127.0.0.1:port"]),
+        ("LAMBDENO_INSPECT", "9229", ['"9229"', "127.0.0.1:port"]),
+        ("LAMBDENO_INSPECT", "127.0.0.1:65536", ['"127.0.0.1:65536"', "127.0.0.1:port"]),
         ("LAMBDENO_PERMISSIONS", "--allow-net example.com", ['"example.com"', "permission flags"]),
         ("LAMBDENO_PERMISSIONS", "--v8-flags=--expose-gc", ['"--v8-flags=--expose-gc"']),
         ("LAMBDENO_PERMISSIONS", "--allow-env --deny-read", ['"--deny-read"', "--allow-read"]),
@@ -242,6 +249,26 @@ def test_wrong_setting(start: Start, name: str, value: str, parts: list[str]) ->
     assert post.error_type == error["errorType"] == "Runtime.InvalidSetting"
     for part in [name, *parts]:
         assert part in error["errorMessage"]
+
+
+@pytest.mark.parametrize("combination", ["binary-runtime2"])
+def test_a_debugger_stays_with_one_process(start: Start) -> None:
+    """LAMBDENO_INSPECT is for runtime1: in runtime2 each process would want the port."""
+    _, error = start(LAMBDENO_INSPECT="127.0.0.1:0").init_error()
+    assert error["errorType"] == "Runtime.InvalidSetting"
+    assert "LAMBDENO_INSPECT" in error["errorMessage"]
+    assert "LAMBDENO_RUNTIME=runtime1" in error["errorMessage"]
+
+
+@pytest.mark.parametrize("combination", ["source-runtime1", "binary-runtime1"])
+def test_a_debugger_finds_the_process(start: Start) -> None:
+    """With LAMBDENO_INSPECT Deno listens for a debugger, and the function answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"  # free, when this is closed
+    environment = start(LAMBDENO_INSPECT=address)
+    assert environment.result("fine") == "fine"
+    with urllib.request.urlopen(f"http://{address}/json/list", timeout=5) as answer:
+        assert [target["type"] for target in json.load(answer)] == ["node"]
 
 
 @pytest.mark.parametrize("combination", ["source-runtime1", "binary-runtime1"])

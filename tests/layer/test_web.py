@@ -243,12 +243,13 @@ def test_the_stage_is_no_part_of_the_path(
     assert seen(application, event)["url"] == f"https://h.example{seen_path}"
 
 
+@pytest.mark.parametrize("base", ["/v1/api", "v1/api/"])
 @pytest.mark.parametrize(
     ("path", "seen_path"), [("/v1/api/a", "/a"), ("/v1/api", "/"), ("/v1/apis", "/v1/apis"), ("/a", "/a")]
 )
-def test_a_base_path(start: Start, path: str, seen_path: str) -> None:
+def test_a_base_path(start: Start, base: str, path: str, seen_path: str) -> None:
     """LAMBDENO_BASE_PATH is taken off once, where a segment ends."""
-    environment = start(APPLICATION, LAMBDENO_BASE_PATH="/v1/api/")
+    environment = start(APPLICATION, LAMBDENO_BASE_PATH=base)
     for form in (v2, v1, alb):
         assert seen(environment, form(path))["url"] == f"https://h.example{seen_path}"
 

@@ -83,10 +83,11 @@ class Deno:
             ) from None
         try:
             permissions = self._permissions()
+            flags = self._flags()
         except SettingsError:
             self._abandon()
             raise
-        arguments = [executable, *FLAGS, *permissions, self.settings.layer + "/lambdeno/runtime.js"]
+        arguments = [executable, *flags, *permissions, self.settings.layer + "/lambdeno/runtime.js"]
         self.status = None
         try:
             self._spawn(executable, arguments)
@@ -131,7 +132,7 @@ class Deno:
             self.pid = posix.posix_spawn(
                 executable,
                 arguments,
-                self._environment(),
+                self._environment(executable),
                 file_actions=actions,
                 setsigdef=[SIGPIPE],  # Python ignores it, and a child would inherit that
             )
@@ -189,7 +190,8 @@ class Deno:
 
         Whoever was its parent: each has this process's folder in its environment.
         """
-        if not any(word.startswith("--allow-run") or is_all(word) for word in self.settings.permissions):
+        words = self.settings.permissions or ()
+        if not any(word.startswith("--allow-run") or is_all(word) for word in words):
             return
         mark = b"DENO_DIR=" + self.folder.encode() + b"\0"
         for name in posix.listdir("/proc"):
@@ -209,6 +211,17 @@ class Deno:
                 posix.close(descriptor)
         self.input = self.output = -1
 
+    def _flags(self) -> list[str]:
+        """How Deno finds modules, of which a bundle of ours needs none."""
+        flags = list(FLAGS)
+        if not self.settings.is_plain:
+            from modules import provide
+
+            flags = provide(self.settings, self.folder)
+        if self.settings.inspect:
+            flags.append("--inspect=" + self.settings.inspect)
+        return flags
+
     def _permissions(self) -> list[str]:
         """The function's permissions, what the bridge itself needs, and no way to the Runtime API."""
         port = self.settings.runtime_api.rpartition(":")[2]
@@ -217,18 +230,24 @@ class Deno:
         hosts = (f"127.0.0.1:{port}", f"0.0.0.0:{port}", f"[::1]:{port}", f"[::]:{port}")
         deny(words, "net", ",".join(dict.fromkeys((self.settings.runtime_api, *hosts))))
         own = f"{self.settings.task_root},{self.settings.layer}/lambdeno"
+        setting = self.settings.permission_setting
+        if not self.settings.is_bundle:
+            own += "," + self.settings.deno_dir  # where packages find their data
         if self.socket:
-            grant(words, "net", "N", "unix:" + self.socket)
-            grant(words, "write", "W", self.socket)
+            grant(setting, words, "net", "N", "unix:" + self.socket)
+            grant(setting, words, "write", "W", self.socket)
             own = f"{self.socket},{own}"
         else:
             deny(words, "write", self.home)  # the next process's code cache is there
-        grant(words, "read", "R", own)
-        grant(words, "env", "E", BRIDGE_VARIABLES)
+        grant(setting, words, "read", "R", own)
+        grant(setting, words, "env", "E", BRIDGE_VARIABLES)
         return words
 
-    def _environment(self) -> dict[bytes, bytes]:
+    def _environment(self, executable: str) -> dict[bytes, bytes]:
         environment = dict(self.settings.environ)
+        folder = executable.rpartition("/")[0]
+        if folder not in self.settings.path.split(":"):  # for functions that start deno themselves
+            environment[b"PATH"] = f"{self.settings.path}:{folder}".encode("utf-8", "surrogateescape")
         environment.pop(b"AWS_LAMBDA_RUNTIME_API", None)  # denied anyway: nothing for the function
         environment.pop(b"_LAMBDA_TELEMETRY_LOG_FD", None)
         if self.settings.telemetry is not None:  # ours alone: Deno can write to no descriptor of a number
@@ -262,11 +281,11 @@ def find(settings: Settings) -> str:
     )
 
 
-def grant(words: list[str], name: str, letter: str, value: str) -> None:
+def grant(setting: str, words: list[str], name: str, letter: str, value: str) -> None:
     """Add a value to a permission; a list where all was granted would narrow it. Raises SettingsError."""
     if f"--deny-{name}" in words:
         raise SettingsError(
-            f'LAMBDENO_PERMISSIONS has "--deny-{name}"; leave --allow-{name} out instead:'
+            f'{setting} has "--deny-{name}"; leave --allow-{name} out instead:'
             " what is not allowed is denied, and the runtime itself needs a little of it"
         )
     for word in words:
@@ -311,10 +330,13 @@ def copy_caches(settings: Settings, folder: str) -> None:
 
     The function's own, which know runtime.js too, or else the layer's.
     """
-    for source in (settings.task_root + "/.deno_dir", settings.layer + "/lambdeno/deno_dir"):
+    for source in (settings.deno_dir, settings.layer + "/lambdeno/deno_dir"):
         if posix.access(f"{source}/{CACHES[0]}", 4):
             for name in CACHES:
-                copy(f"{source}/{name}", f"{folder}/{name}")
+                try:
+                    copy(f"{source}/{name}", f"{folder}/{name}")
+                except FileNotFoundError:  # a DENO_DIR that somebody has filled by hand
+                    continue
             return
 
 

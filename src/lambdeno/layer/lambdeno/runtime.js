@@ -894,7 +894,7 @@ async function importOther(path, file) {
       return await import(dummy.href);
     }
   }
-  throw new RuntimeError("Runtime.BundleNotFound", `No ${path}: is the function built?`);
+  throw new RuntimeError("Runtime.BundleNotFound", `No ${path}: is the function built, and is that its handler?`);
 }
 
 /** @param {string} path */
@@ -1003,7 +1003,7 @@ function notJavaScript(error) {
 function notPermitted(cause) {
   return new RuntimeError(
     "Runtime.PermissionDenied",
-    `${cause.message.split(", run again")[0]}: deno.permissions in lambdeno.toml leaves it out`,
+    `${cause.message.split(", run again")[0]}: the function's permissions leave it out (deno.permissions in lambdeno.toml)`,
     { cause },
   );
 }

@@ -7,7 +7,12 @@ if False:  # for the type checker; importing typing would cost a millisecond
 
 RUNTIMES = ("runtime1", "runtime2")
 STANDBYS = ("auto", "on", "off")
+INVOKE_MODES = ("buffered", "streaming")
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 SWITCH = ("off", "on")
+EXTENSIONS = (".ts", ".mts", ".js", ".mjs")  # of a function that is no bundle
+# What Deno is told of a function's modules; the community layer had these names.
+OF_MODULES = (b"DENO_CONFIG", b"DENO_IMPORTMAP", b"DENO_LOCATION", b"DENO_LOCK", b"DENO_UNSTABLE")
 DIGITS = 7  # of a number of milliseconds, or of a descriptor: fewer than that
 STANDBY_MEMORY = 256  # MB: below it two Deno processes and a function hardly fit (docs/runtimes.md)
 
@@ -20,6 +25,8 @@ DEFAULT_PERMISSIONS = (
     "--allow-read={task},{layer},{tmp}",
     "--allow-write={tmp}",
 )
+DEFAULT = "default"  # names that set where another one would hold
+ALL = ["-A"]  # as functions of the community layer have it
 PERMISSION_FLAGS = ("--allow-", "--deny-", "--ignore-", "-A", "-N", "-E", "-R", "-W", "-S", "-I")
 
 
@@ -45,6 +52,9 @@ class Settings:
         self.task_root = get("LAMBDA_TASK_ROOT", "/var/task")
         self.tmp = get("TMPDIR", "/tmp")
         self.path = get("PATH", "/usr/local/bin:/usr/bin:/bin")
+        self.deno_dir = f"{self.task_root}/{get('DENO_DIR') or '.deno_dir'}"
+        self.is_bundle = self._is_bundle(get("_HANDLER"), get("HANDLER_EXT"))
+        self.is_plain = self.is_bundle and not any(name in environ for name in OF_MODULES)
         port = self.runtime_api.rpartition(":")[2]
         if not (port.isdigit() and len(port) < DIGITS and 0 < int(port) < 65536):
             raise SettingsError(
@@ -69,16 +79,30 @@ class Settings:
         margin = get("LAMBDENO_SIGNAL_MARGIN", "500")
         if not (margin.isdigit() and len(margin) < DIGITS):
             raise SettingsError(f'LAMBDENO_SIGNAL_MARGIN is "{margin}"; it must be a number of milliseconds')
+        choose("LAMBDENO_INVOKE_MODE", INVOKE_MODES)  # which runtime.js reads
+        self.inspect = get("LAMBDENO_INSPECT")
+        if self.inspect:
+            self._check_inspect()
         self.is_debug = choose("LAMBDENO_DEBUG", ("", "1", "0")) == "1"
         self.note: Callable[[str], None] | None = None  # takes what is done, for LAMBDENO_DEBUG
         self.memory = memory
-        self.permissions = self._permissions(get("LAMBDENO_PERMISSIONS"))
+        self.permission_setting = "LAMBDENO_PERMISSIONS"
+        self.permissions = self._permissions(get)  # None: the default set
 
     def permissions_in(self, tmp: str) -> list[str]:
         """The Deno permission flags of a process whose writable folder this is."""
-        if self.permissions:
+        if self.permissions is not None:
             return list(self.permissions)
         return [flag.format(task=self.task_root, layer=self.layer, tmp=tmp) for flag in DEFAULT_PERMISSIONS]
+
+    def _is_bundle(self, handler: str, extension: str) -> bool:
+        """Whether the function is a bundle of ours, or the dummy, and no module as somebody wrote it."""
+        file = f"{self.task_root}/{handler.removeprefix('./').partition('.')[0]}"
+        if extension:
+            return False
+        return posix.access(file + ".bundle.js", 4) or not any(
+            posix.access(file + other, 4) for other in EXTENSIONS
+        )
 
     def _telemetry(self, name: str) -> int | None:
         """The descriptor that takes whole log events, where the platform gives one; no child has it."""
@@ -91,13 +115,43 @@ class Settings:
             return None
         return int(name)
 
-    def _permissions(self, flags: str) -> list[str]:
-        """The user's own flags; none means the default set."""
-        words = flags.split()
-        for word in words:
-            if not word.startswith(PERMISSION_FLAGS):
-                raise SettingsError(
-                    f'LAMBDENO_PERMISSIONS has "{word}"; it may hold Deno permission flags alone'
-                    " (--allow-…, --deny-…, -A), separated by spaces"
-                )
-        return words
+    def _check_inspect(self) -> None:
+        """A debugger may do all that the function may: it gets one process to talk to, on this machine."""
+        host, _, port = self.inspect.rpartition(":")
+        if host not in LOOPBACK or not (port.isdigit() and len(port) < DIGITS and int(port) < 65536):
+            raise SettingsError(
+                f'LAMBDENO_INSPECT is "{self.inspect}"; it must be a port of this machine: 127.0.0.1:port'
+            )
+        if self.runtime != "runtime1":
+            raise SettingsError(
+                f'LAMBDENO_INSPECT is "{self.inspect}"; it needs LAMBDENO_RUNTIME=runtime1:'
+                " a debugger stays with one process"
+            )
+
+    def _permissions(self, get: "Callable[..., str]") -> list[str] | None:
+        """The user's own flags; None means the default set.
+
+        A function that lambdeno has not built may do all where nobody says what it may, as the
+        community layer let it.
+        """
+        if b"LAMBDENO_PERMISSIONS" in self.environ:
+            words = get("LAMBDENO_PERMISSIONS").split()
+            if not words or words == [DEFAULT]:
+                return None
+            for word in words:
+                if not word.startswith(PERMISSION_FLAGS):
+                    raise SettingsError(
+                        f'LAMBDENO_PERMISSIONS has "{word}"; it may hold Deno permission flags alone'
+                        f" (--allow-…, --deny-…, -A), separated by spaces, or be {DEFAULT}"
+                    )
+            return words
+        if b"DENO_PERMISSIONS" in self.environ:
+            self.permission_setting = "DENO_PERMISSIONS"
+            words = get("DENO_PERMISSIONS").split()
+            for word in words:
+                if not word.startswith("-"):
+                    raise SettingsError(
+                        f'DENO_PERMISSIONS has "{word}"; it may hold flags of Deno alone, separated by spaces'
+                    )
+            return words
+        return None if self.is_bundle else ALL

@@ -110,6 +110,7 @@ const WEBSOCKET = {
 function formOf(event) {
   const context = event?.requestContext;
   if (!context || typeof context !== "object") return null;
+  if (event.methodArn || event.routeArn) return null; // who asks is an authorizer, for no response
   if (context.http?.method) return V2;
   if (context.elb && event.httpMethod) return ALB;
   if (context.connectionId && context.routeKey) return WEBSOCKET;
@@ -330,7 +331,7 @@ function isResponse(value) {
 export class Web {
   #application;
   #tools;
-  #base = (Deno.env.get("LAMBDENO_BASE_PATH") ?? "").replace(/\/+$/, "");
+  #base = (Deno.env.get("LAMBDENO_BASE_PATH") ?? "").replace(/^\/*(?=.)/, "/").replace(/\/+$/, "");
 
   /**
    * @param {Application} application

@@ -1,12 +1,7 @@
 import { Buffer } from "node:buffer";
 import { createHash, generateKeyPairSync, sign, verify } from "node:crypto";
 import { pipeline } from "node:stream/promises";
-import {
-  brotliCompressSync,
-  brotliDecompressSync,
-  createGunzip,
-  createGzip,
-} from "node:zlib";
+import { brotliCompressSync, brotliDecompressSync, createGunzip, createGzip } from "node:zlib";
 import jwt from "jsonwebtoken";
 import tar from "tar-stream";
 
