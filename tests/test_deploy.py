@@ -248,7 +248,9 @@ def test_everything_that_a_project_says_is_deployed(empty: Account, configured: 
         "LogGroup": "/aws/lambda/shop",
     }
     assert configuration["VpcConfig"]["SubnetIds"] == ["subnet-0123abcd"]
-    assert configuration["Environment"]["Variables"] == {"TOKEN": "a secret", "LAMBDENO_RUNTIME": "runtime1"}
+    variables = configuration["Environment"]["Variables"]
+    streaming = {"LAMBDENO_RUNTIME": "runtime1", "LAMBDENO_INVOKE_MODE": "streaming"}
+    assert variables == {"TOKEN": "a secret", **streaming}
     assert [layer["Arn"].split(":", 6)[6] for layer in configuration["Layers"]] == [
         "lambdeno-deno-arm64:1",
         "lambdeno-runtime-arm64:1",
