@@ -58,8 +58,11 @@ def local(tmp_path_factory: pytest.TempPathFactory, layers: Path) -> Iterator[Ha
     function = dev.local_function(project.load(folder))
     functions = [dataclasses.replace(function, name=form, url=FunctionUrl(form=form)) for form in FORMS]
     variables = {**function.environment, "LAMBDENO_INVOKE_MODE": "streaming"}
-    url = FunctionUrl(is_streaming=True)
-    functions.append(dataclasses.replace(function, name="streamed", environment=variables, url=url))
+    for form in ("url", "rest"):
+        url = FunctionUrl(form=form, is_streaming=True)
+        functions.append(
+            dataclasses.replace(function, name=f"{form}-streamed", environment=variables, url=url)
+        )
     with local_lambda(*functions, log=ListSink()) as running:
         yield running
 
@@ -82,6 +85,7 @@ def ask(local: Handle, form: str, request: Request) -> tuple[int, list[tuple[str
         return response.status, response.getheaders(), response.read()
 
 
+NAMES = [*FORMS, "url-streamed", "rest-streamed"]
 REQUESTS: dict[str, Request] = {
     "plain": ("GET", "/", [], b""),
     "query": ("GET", "/a?x=1&x=2&y=&z", [], b""),
@@ -104,7 +108,7 @@ REQUESTS: dict[str, Request] = {
 }
 
 
-@pytest.mark.parametrize("form", [*FORMS, "streamed"])
+@pytest.mark.parametrize("form", NAMES)
 @pytest.mark.parametrize("name", REQUESTS)
 def test_a_request_is_the_same_in_every_form(local: Handle, form: Form, name: str) -> None:
     """Method, URL, headers and bytes are the client's."""
@@ -150,7 +154,7 @@ ANSWERS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("form", [*FORMS, "streamed"])
+@pytest.mark.parametrize("form", NAMES)
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 @pytest.mark.parametrize("name", ANSWERS)
 def test_an_answer_is_the_same_in_every_form(local: Handle, form: Form, method: str, name: str) -> None:

@@ -43,7 +43,7 @@ class FunctionUrl:
 
     port: int = 0  # any that is free
     form: Form = "url"  # of the events, and of the results that are understood
-    is_streaming: bool = False  # the form "url" alone
+    is_streaming: bool = False  # the forms "url" and "rest" alone
     cors: Cors | None = None  # the form "url" alone
 
 

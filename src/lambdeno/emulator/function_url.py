@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["UrlApi"]
 
 PRELUDE = "application/vnd.awslambda.http-integration-response"
+STREAMING = frozenset({"url", "rest"})  # the forms that take streams
 DELIMITER = bytes(8)  # between prelude and body
 LONGEST_PRELUDE = 16 * 1024  # bytes
 TOO_LARGE = Answer(413, (("content-type", "application/json"),), b'{"message":"Request Too Long"}')
@@ -65,7 +66,7 @@ class UrlApi:
         payload = json.dumps(event_of(url.form, request)).encode()
         context = Context(trace_id=request.trace_id)
         try:
-            if url.is_streaming and url.form == "url":
+            if url.is_streaming and url.form in STREAMING:
                 await self._stream(exchange, payload, context, cors)
             else:
                 await respond(exchange, await self._answer(payload, context), cors)
@@ -135,7 +136,7 @@ class UrlApi:
         if not data:
             result = await streaming.result  # raises what was refused
             if result.function_error:
-                return failure("url"), b""
+                return failure(self.url.form), b""
         if body.content_type != PRELUDE:
             return Answer(200, (("content-type", body.content_type),)), data
         while DELIMITER not in data and len(data) <= LONGEST_PRELUDE:
@@ -150,7 +151,7 @@ class UrlApi:
             return prelude_of(text), rest
         except Malformed as error:
             self._local.say(self._name, f"{error}: the client gets 502")
-            return failure("url"), b""
+            return failure(self.url.form), b""
 
 
 def prelude_of(text: bytes) -> Answer:

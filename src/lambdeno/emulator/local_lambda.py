@@ -210,7 +210,9 @@ class LocalLambda:
             finally:
                 body.end()
 
-        return Streaming(invocation.request_id, body, asyncio.create_task(run()))
+        task = asyncio.create_task(run())
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())  # of a reader that has gone
+        return Streaming(invocation.request_id, body, task)
 
     def arn_of(self, name: str) -> str:
         """The ARN of a function, without a qualifier."""
