@@ -21,7 +21,8 @@ import psutil
 import pytest
 import websocket
 
-from lambdeno import build, project
+from lambdeno import build, cli, project
+from lambdeno.emulator import FORMS
 
 LAMBDENO = str(Path(sys.executable).with_name("lambdeno"))
 SLOWEST = 60  # s for anything to happen
@@ -371,6 +372,11 @@ def test_a_debugger(start: Start) -> None:
     dev.row("rebuilt", after=after)
     Debugger(port).socket.close()
     assert dev.get() == (200, "two")
+
+
+def test_every_form_of_the_local_lambda_can_be_chosen() -> None:
+    """The command line names them without loading it."""
+    assert cli.FORMS == FORMS
 
 
 @pytest.mark.parametrize(

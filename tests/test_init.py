@@ -195,6 +195,16 @@ def test_the_types_have_what_the_runtime_gives() -> None:
     assert set(re.findall(r"^  (?:readonly )?(\w+)\??[:(]", context, re.MULTILINE)) == members
 
 
+def test_the_types_have_what_fetch_is_given() -> None:
+    """ServeInfo in lambdeno.d.ts has the members of the second argument that web.js makes."""
+    source = (LAYER / "web.js").read_text()
+    made = source.split("\nfunction infoOf(")[1].split("\n  return {\n")[1].split("\n  };")[0]
+    types = (verb.TEMPLATES / "shared/lambdeno.d.ts").read_text()
+    info = types.split("\nexport interface ServeInfo {\n")[1].split("\n}\n")[0]
+    members = set(re.findall(r"^  readonly (\w+):", info, re.MULTILINE))
+    assert members == set(re.findall(r"^    (\w+)[:,]", made, re.MULTILINE))
+
+
 @pytest.mark.skipif(shutil.which("make") is None, reason="no make")
 def test_each_target_is_one_call(hello: Path) -> None:
     """What the Makefile runs, with ARGS passed on; ``make`` alone lists every target."""

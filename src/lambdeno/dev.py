@@ -13,7 +13,6 @@ import signal
 import tempfile
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -148,12 +147,14 @@ class Session:
             tasks = [
                 asyncio.create_task(self._follow(local, narrator, stopped)),
                 asyncio.create_task(self._check(narrator)),
+                asyncio.create_task(stopped.wait()),
             ]
-            await stopped.wait()
-            for task in tasks:
+            done, others = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in others:
                 task.cancel()
-            with suppress(asyncio.CancelledError):
-                await asyncio.gather(*tasks)
+            await asyncio.wait(tasks)
+            for task in done:
+                task.result()  # what fails in one of them is no reason to be silent
 
     async def _follow(self, local: LocalLambda, narrator: Narrator, stopped: asyncio.Event) -> None:
         """Swap the code after each change."""
