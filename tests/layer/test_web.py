@@ -361,6 +361,21 @@ def test_what_is_never_streamed(start: Start, form: Form) -> None:
         assert json.loads(post.body)["body"] == "é"
 
 
+def test_cookies_of_a_stream(start: Start) -> None:
+    """A REST API looks for them among lists of headers, a Function URL has a list of its own."""
+    environment = start(APPLICATION, LAMBDENO_INVOKE_MODE="streaming")
+    cookies = ["a=1; Path=/", "b=2, 3"]
+    url = v2("/cookies")
+    url["requestContext"]["domainName"] = "x.lambda-url.eu-west-1.on.aws"
+    for event, wanted in (
+        (url, {"cookies": cookies}),
+        (v1("/cookies"), {"multiValueHeaders": {"set-cookie": cookies}}),
+    ):
+        prelude = json.loads(environment.invoke(event).body.partition(bytes(8))[0])
+        assert prelude == {"statusCode": 200, "headers": prelude["headers"], **wanted}
+        assert prelude["headers"]["x-a"] == "1, 2"
+
+
 def test_a_host_that_is_none(application: Environment) -> None:
     """A client may send any Host: the application still gets a URL."""
     found = seen(application, v2("/a", headers={"host": "a b<>", "x-forwarded-proto": "javascript"}))

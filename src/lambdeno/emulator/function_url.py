@@ -18,6 +18,7 @@ from lambdeno.emulator.http import BodyTooLarge, Exchange, Header
 from lambdeno.emulator.http_events import (
     BODILESS,
     Answer,
+    Form,
     Malformed,
     Request,
     answer_of,
@@ -148,13 +149,13 @@ class UrlApi:
         try:
             if not found:
                 raise Malformed("the stream has no prelude")
-            return prelude_of(text), rest
+            return prelude_of(self.url.form, text), rest
         except Malformed as error:
             self._local.say(self._name, f"{error}: the client gets 502")
             return failure(self.url.form), b""
 
 
-def prelude_of(text: bytes) -> Answer:
+def prelude_of(form: Form, text: bytes) -> Answer:
     """Status and headers before a streamed body. Raises Malformed."""
     try:
         prelude: Any = json.loads(text)
@@ -162,7 +163,7 @@ def prelude_of(text: bytes) -> Answer:
         raise Malformed("the prelude is not JSON") from None
     if not isinstance(prelude, dict):
         raise Malformed("the prelude is no object")
-    answer = answer_of("url", json.dumps({"statusCode": 200, **prelude, "body": ""}).encode())
+    answer = answer_of(form, json.dumps({"statusCode": 200, **prelude, "body": ""}).encode())
     return replace(answer, body=b"")
 
 

@@ -894,7 +894,10 @@ async function importOther(path, file) {
       return await import(dummy.href);
     }
   }
-  throw new RuntimeError("Runtime.BundleNotFound", `No ${path}: is the function built, and is that its handler?`);
+  throw new RuntimeError(
+    "Runtime.BundleNotFound",
+    `No ${path}: is the function built, and is that its handler?`,
+  );
 }
 
 /** @param {string} path */
@@ -1003,7 +1006,9 @@ function notJavaScript(error) {
 function notPermitted(cause) {
   return new RuntimeError(
     "Runtime.PermissionDenied",
-    `${cause.message.split(", run again")[0]}: the function's permissions leave it out (deno.permissions in lambdeno.toml)`,
+    `${
+      cause.message.split(", run again")[0]
+    }: the function's permissions leave it out (deno.permissions in lambdeno.toml)`,
     { cause },
   );
 }

@@ -27,6 +27,7 @@ const strict = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
  * @property {(event: Event) => string} query without a question mark
  * @property {(event: Event) => string | undefined} address the client's
  * @property {(event: Event) => boolean} streams whether the caller takes a streamed response
+ * @property {(cookies: string[]) => object} cookies where a streamed response has them
  * @property {(event: Event, answer: Answer) => object} result
  */
 /** @typedef {{ status: number, statusText: string, headers: Headers, body?: string, isBase64Encoded: boolean }} Answer */
@@ -41,6 +42,7 @@ const V2 = {
   address: (event) => event.requestContext.http.sourceIp,
   // An HTTP API has the same events, and takes no stream.
   streams: (event) => String(event.requestContext.domainName).includes(".lambda-url."),
+  cookies: (cookies) => ({ cookies }),
   result: (_event, { status, headers, body, isBase64Encoded }) => {
     const cookies = headers.getSetCookie();
     return {
@@ -63,6 +65,7 @@ const V1 = {
   },
   address: (event) => event.requestContext?.identity?.sourceIp,
   streams: () => true,
+  cookies: (cookies) => ({ multiValueHeaders: { "set-cookie": cookies } }),
   result: (_event, { status, headers, body, isBase64Encoded }) => ({
     statusCode: status,
     headers: {},
@@ -82,6 +85,7 @@ const ALB = {
   },
   address: (event) => String(headersOf(event).get("x-forwarded-for") ?? "").split(",")[0].trim(),
   streams: () => false,
+  cookies: () => ({}),
   result: (event, { status, statusText, headers, body, isBase64Encoded }) => ({
     statusCode: status,
     statusDescription: `${status} ${statusText}`.trim(),
@@ -103,6 +107,7 @@ const WEBSOCKET = {
   query: V1.query,
   address: V1.address,
   streams: () => false,
+  cookies: () => ({}),
   result: V1.result,
 };
 
@@ -307,8 +312,8 @@ async function answerOf(response, method) {
   return { ...answer, body: bytes.toBase64(), isBase64Encoded: true };
 }
 
-/** @param {Response} response @param {string} method @param {Tools} tools */
-function streamed(response, method, { Streamed, PRELUDE }) {
+/** @param {Response} response @param {Form} form @param {string} method @param {Tools} tools */
+function streamed(response, form, method, { Streamed, PRELUDE }) {
   const headers = new Headers(response.headers);
   for (const name of [...HOP_BY_HOP, "content-length"]) headers.delete(name);
   const isBodiless = method === "HEAD" || BODILESS.includes(response.status);
@@ -316,7 +321,7 @@ function streamed(response, method, { Streamed, PRELUDE }) {
   return new Streamed(isBodiless ? null : response.body, PRELUDE, {
     statusCode: response.status,
     headers: plain(headers),
-    cookies: headers.getSetCookie(),
+    ...form.cookies(headers.getSetCookie()),
   });
 }
 
@@ -394,7 +399,7 @@ export class Web {
       handled.resolve(undefined);
       return form.result(event, answer);
     }
-    const result = streamed(response, method, this.#tools);
+    const result = streamed(response, form, method, this.#tools);
     return Object.assign(result, {
       onEnd: handled.resolve,
       onCancel: () => gone?.abort(new DOMException("The client is gone", "AbortError")),
@@ -452,6 +457,6 @@ export async function resultOfResponse(response, event, mode, tools) {
     }
   }
   const method = form.method(event);
-  if (mode === "streaming" && form.streams(event)) return streamed(response, method, tools);
+  if (mode === "streaming" && form.streams(event)) return streamed(response, form, method, tools);
   return form.result(event, await answerOf(response, method));
 }
