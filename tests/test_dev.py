@@ -27,10 +27,7 @@ from lambdeno.emulator import FORMS
 
 LAMBDENO = str(Path(sys.executable).with_name("lambdeno"))
 SLOWEST = 60  # s for anything to happen
-pytestmark = [
-    pytest.mark.xdist_group("dev"),
-    pytest.mark.skipif(sys.platform == "win32", reason="there is no signal to end it with"),
-]
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no signal to end it with")
 
 SOURCE = """
 const WORD: string = "one";
@@ -46,10 +43,15 @@ export const handler = async (event: { rawQueryString?: string }): Promise<objec
 class Dev:
     """A running ``lambdeno dev --json``."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, **variables: str) -> None:
         self.folder = folder
         command = [LAMBDENO, "dev", "--json", "--port", "0", "--url-port", "0", "--project", str(folder)]
-        self.process = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.process = subprocess.Popen(
+            [*command, *options],
+            env={**os.environ, **variables},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
         self.rows: list[dict[str, Any]] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -126,8 +128,8 @@ def start(folder: Path) -> Iterator[Start]:
     """Start it; what still runs at the end is ended."""
     started: list[Dev] = []
 
-    def start(*options: str) -> Dev:
-        started.append(Dev(folder, *options))
+    def start(*options: str, **variables: str) -> Dev:
+        started.append(Dev(folder, *options, **variables))
         return started[-1]
 
     yield start
@@ -257,17 +259,21 @@ def test_the_invoke_api_beside_it(start: Start, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_leaves_nothing(start: Start, number: signal.Signals) -> None:
+def test_ctrl_c_leaves_nothing(start: Start, tmp_path: Path, number: signal.Signals) -> None:
     """No process, no folder; the exit code is 0. So does SIGTERM."""
-    before = set(Path(os.environ.get("TMPDIR", "/tmp")).glob("lambdeno-dev-*"))
-    dev = start()
+    temp = tmp_path / "t"
+    temp.mkdir()
+    dev = start(TMPDIR=str(temp))
     dev.get()
+    dev.row("rebuilt", after=dev.change('"one"', '"two"'))
+    assert dev.get() == (200, "two")
+    assert list(temp.iterdir())
     children = psutil.Process(dev.process.pid).children(recursive=True)
     assert children
     assert dev.end(number) == 0
     _, alive = psutil.wait_procs(children, 5)
     assert not alive
-    assert set(Path(os.environ.get("TMPDIR", "/tmp")).glob("lambdeno-dev-*")) <= before
+    assert not list(temp.iterdir())
 
 
 def test_what_people_see(folder: Path) -> None:

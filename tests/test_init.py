@@ -22,8 +22,6 @@ from lambdeno.init import Settings, init
 from lambdeno.project import FILE, Project
 from tests.e2e.conftest import LAMBDENO, run
 
-pytestmark = pytest.mark.xdist_group("init")
-
 LAYER = Path(project.__file__).parent / "layer/lambdeno"
 FILES = [
     ".gitignore",
@@ -113,17 +111,6 @@ def test_the_function_builds_and_answers(built: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["message"] == "Hello, Ada!"
     assert "greeting Ada" in done.stderr
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [["test"], ["fmt", "--check"], ["lint"], ["check", "src/main.ts", "src/main_test.ts"]],
-    ids=lambda arguments: arguments[0],
-)
-def test_deno_has_nothing_to_say_against_it(built: Path, arguments: list[str]) -> None:
-    """Tests pass, format, lint and types are clean, with the artefacts in dist/ too."""
-    done = run("deno", *arguments, folder=built)
-    assert done.returncode == 0, done.stderr
 
 
 def test_the_settings_are_in_the_project(tmp_path: Path) -> None:

@@ -19,7 +19,6 @@ import pytest
 from tests.account import Account, account
 
 pytestmark = [
-    pytest.mark.xdist_group("tutorial"),
     pytest.mark.timeout(300),
     pytest.mark.skipif(shutil.which("curl") is None, reason="no curl"),
 ]

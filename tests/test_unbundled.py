@@ -19,10 +19,7 @@ from lambdeno.emulator.sandbox import bubblewrap_fault
 from lambdeno.errors import DenoError, LambdenoError, ProjectError
 from tests.registry import served_packages
 
-pytestmark = [
-    pytest.mark.skipif(bool(bubblewrap_fault()), reason="no bubblewrap"),
-    pytest.mark.xdist_group("unbundled"),
-]
+pytestmark = pytest.mark.skipif(bool(bubblewrap_fault()), reason="no bubblewrap")
 
 # Its modules are CommonJS, one of them requires node:fs, and one reads a file beside it.
 WORDS = {

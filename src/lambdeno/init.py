@@ -37,7 +37,7 @@ SET = {
 TRY = {  # the first thing to do with the function while ``lambdeno dev`` runs
     "hello": """lambdeno invoke '{"name":"Ada"}'""",
     "http": "curl http://127.0.0.1:9001/",
-    "sqs": """lambdeno invoke '{"Records":[{"messageId":"1","body":"{}"}]}'""",
+    "sqs": r"""lambdeno invoke '{"Records":[{"messageId":"1","body":"{\"item\":\"tea\",\"count\":2}"}]}'""",
     "streaming": "curl -N http://127.0.0.1:9001/events",
 }
 RENAMED = {"gitignore": ".gitignore"}  # under its own name it would rule the template's folder, too

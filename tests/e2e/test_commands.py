@@ -23,8 +23,6 @@ from lambdeno.emulator.sandbox import bubblewrap_fault
 from lambdeno.errors import ArtifactError
 from tests.e2e.conftest import LAMBDENO, client_of, run
 
-pytestmark = pytest.mark.xdist_group("e2e")
-
 
 @pytest.fixture
 def own(actor: Path, tmp_path: Path) -> Path:

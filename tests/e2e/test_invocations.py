@@ -10,8 +10,6 @@ import pytest
 
 from tests.e2e.conftest import Local
 
-pytestmark = pytest.mark.xdist_group("e2e")
-
 EVENTS = sorted((Path(__file__).parent.parent / "events").glob("*.json"))
 VALUES: list[Any] = [
     "a string",

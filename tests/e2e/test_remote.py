@@ -16,8 +16,6 @@ from lambdeno.dev import local_function
 from lambdeno.emulator import ListSink, local_lambda
 from tests.e2e.conftest import LAMBDENO, run
 
-pytestmark = pytest.mark.xdist_group("e2e")
-
 
 @dataclass(frozen=True)
 class Deployed:

@@ -19,7 +19,6 @@ from tests.e2e.conftest import client_of
 from tests.test_dev import layers
 
 __all__ = ["layers"]  # a fixture
-pytestmark = pytest.mark.xdist_group("streams")
 
 SOURCE = """
 const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));

@@ -23,7 +23,6 @@ from lambdeno.emulator import FORMS, Form, FunctionUrl, Handle, ListSink, local_
 from tests.test_dev import layers
 
 __all__ = ["layers"]  # a fixture
-pytestmark = pytest.mark.xdist_group("urls")
 
 SOURCE = """
 async function seen(request: Request): Promise<Response> {

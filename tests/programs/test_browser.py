@@ -21,7 +21,6 @@ from tests.test_dev import SLOWEST, Dev, layers
 
 __all__ = ["layers"]  # a fixture
 
-pytestmark = pytest.mark.xdist_group("browser")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 

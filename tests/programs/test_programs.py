@@ -24,7 +24,6 @@ from tests.test_dev import layers
 
 __all__ = ["layers"]  # a fixture
 
-pytestmark = pytest.mark.xdist_group("programs")
 
 HERE = Path(__file__).parent
 NAMES = sorted(path.parent.name for path in HERE.glob("*/lambdeno.toml"))

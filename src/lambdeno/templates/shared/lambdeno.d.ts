@@ -106,10 +106,14 @@ export type StreamHandler<Event = unknown, Chunk = Uint8Array | string> = (
   context: Context,
 ) => AsyncGenerator<Chunk, void, void>;
 
-/**
- * What a handler of `awslambda.streamifyResponse` writes to. The types of that global are part of
- * `npm:@types/aws-lambda`.
- */
+/** A handler for `awslambda.streamifyResponse`: it writes its answer. */
+export type StreamifyHandler<Event = unknown> = (
+  event: Event,
+  responseStream: ResponseStream,
+  context: Context,
+) => Promise<unknown>;
+
+/** What it writes to. */
 export interface ResponseStream extends Writable {
   /** Before the first bytes; application/octet-stream without it. */
   setContentType(type: string): void;
@@ -123,6 +127,21 @@ export interface HttpResponseMetadata {
 }
 
 declare global {
+  /** As in Lambda's Node runtime. */
+  namespace awslambda {
+    /** Marks a handler that writes its answer; gives it back. */
+    function streamifyResponse<Event = unknown>(
+      handler: StreamifyHandler<Event>,
+      options?: { highWaterMark?: number },
+    ): StreamifyHandler<Event>;
+
+    namespace HttpResponseStream {
+      /** Says what goes out before the first bytes; gives the stream back. */
+      // @ts-ignore: npm:@types/aws-lambda declares it as well, where a project has that
+      function from(stream: Writable, metadata: HttpResponseMetadata): ResponseStream;
+    }
+  }
+
   interface Request {
     /** The event and the context behind a request that `fetch` was given. */
     readonly lambda?: { readonly event: HttpEvent; readonly context: Context };

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import type { Context, ServeInfo } from "lambdeno";
 import app from "./main.ts";
 
 function post(body: string) {
@@ -18,7 +19,14 @@ Deno.test("an order can be read where its location says", async () => {
 
 Deno.test("an order that is none is refused with a reason", async () => {
   for (
-    const body of ["", "{", "{}", '{"item": "tea", "count": 0}', '{"item": "tea", "count": 1.5}']
+    const body of [
+      "",
+      "{",
+      "null",
+      "{}",
+      '{"item": "tea", "count": 0}',
+      '{"item": "tea", "count": 1.5}',
+    ]
   ) {
     const answer = await post(body);
     assert.equal(answer.status, 400);
@@ -32,4 +40,18 @@ Deno.test("what is not there is 404, as JSON", async () => {
     assert.equal(answer.status, 404);
     assert.equal((await answer.json()).error, `There is no ${path}`);
   }
+});
+
+Deno.test("what Lambda knows of a request is in c.env", async () => {
+  const env = {
+    lambdaContext: { awsRequestId: "c6af9ac6" } as Context,
+    remoteAddr: { transport: "tcp", hostname: "192.0.2.1", port: 0 },
+    event: { requestContext: { accountId: "123456789012" } },
+  } as Partial<ServeInfo>;
+  const answer = await app.request("/about", {}, env);
+  assert.deepEqual(await answer.json(), {
+    requestId: "c6af9ac6",
+    address: "192.0.2.1",
+    event: ["requestContext"],
+  });
 });
