@@ -55,7 +55,7 @@ export const missing = (info: ServeInfo) => info.nothing;
 
 
 @pytest.fixture(scope="module")
-def projects(tmp_path_factory: pytest.TempPathFactory, layers: Path) -> dict[str, Path]:  # noqa: F811
+def projects(tmp_path_factory: pytest.TempPathFactory, layers: Path) -> dict[str, Path]:
     """A new project of each template."""
     folder = tmp_path_factory.mktemp("templates")
     for name in NAMES:
