@@ -317,17 +317,16 @@ class Debugger:
 
     def __init__(self, port: int) -> None:
         until = time.monotonic() + SLOWEST
-        while True:
-            try:
-                with contextlib.closing(
-                    http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-                ) as connection:
-                    connection.request("GET", "/json/list")
-                    [target] = json.loads(connection.getresponse().read())
-                    break
-            except OSError:
-                assert time.monotonic() < until
-                time.sleep(0.05)
+        targets: list[dict[str, str]] = []
+        while not targets:  # nobody listens yet, or the process has not told its debugger of itself
+            assert time.monotonic() < until
+            with (
+                contextlib.suppress(OSError),
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list") as answer,
+            ):
+                targets = json.load(answer)
+            time.sleep(0.02)
+        [target] = targets
         self.socket = websocket.create_connection(target["webSocketDebuggerUrl"], timeout=SLOWEST)
         self.events: list[dict[str, Any]] = []
         self.id = 0
