@@ -150,6 +150,17 @@ def test_every_key_is_in_lambdeno_toml_with_its_default(
     assert ("url" in tomllib.loads(text)) == (template in {"http", "streaming"})
 
 
+@pytest.mark.parametrize("template", verb.templates())
+def test_a_templates_deno_json_adds_imports_alone(tmp_path: Path, template: str) -> None:
+    """What all templates have in deno.json is the same in each; a package is there in one exact version."""
+    init(tmp_path, Settings("new", template))
+    own = json.loads((tmp_path / "deno.json").read_text())
+    shared = json.loads((verb.TEMPLATES / "shared/deno.json").read_text())
+    packages = dict(own["imports"].items() - shared["imports"].items())
+    assert own == {**shared, "imports": {**packages, **shared["imports"]}}
+    assert [at for at in packages.values() if not re.fullmatch(r"npm:[@\w/-]+@\d+\.\d+\.\d+", at)] == []
+
+
 def test_every_key_of_lambdeno_toml_has_a_few_words(hello: Path) -> None:
     """Each line with a key says what it is for."""
     lines = (hello / FILE).read_text().splitlines()

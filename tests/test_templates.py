@@ -25,8 +25,11 @@ from tests.test_dev import layers
 __all__ = ["layers"]  # a fixture
 
 NAMES = init.templates()
+EVENTS = Path(__file__).parent / "events"
 TYPES = """\
-import type { Context, FetchHandler, Handler, ServeInfo, StreamHandler } from "lambdeno";
+import type {
+  Context, FetchHandler, Handler, HttpEvent, ServeInfo, StreamHandler,
+} from "lambdeno";
 
 export const fetch: FetchHandler = (request, info: ServeInfo) => {
   const id: string | undefined = request.lambda?.context.awsRequestId;
@@ -47,10 +50,31 @@ export const written = awslambda.streamifyResponse(
   },
 );
 
+export function pathOf(event: HttpEvent): string {
+  if ("rawPath" in event) return event.requestContext.http.method + event.rawPath;
+  if ("httpMethod" in event) return event.httpMethod + event.path;
+  return event.requestContext.routeKey;
+}
+
 // @ts-expect-error: its result is a number
 export const wrong: Handler<unknown, number> = () => "text";
 // @ts-expect-error: it has no such member
 export const missing = (info: ServeInfo) => info.nothing;
+// @ts-expect-error: not every event has one
+export const narrowed = (event: HttpEvent): string => event.rawPath;
+"""
+OF_AWS = """\
+import type {
+  ALBEvent, APIGatewayProxyEvent, APIGatewayProxyEventV2, APIGatewayProxyWebsocketEventV2,
+  LambdaFunctionURLEvent,
+} from "aws-lambda";
+
+type Known =
+  | ALBEvent | APIGatewayProxyEvent | APIGatewayProxyEventV2 | APIGatewayProxyWebsocketEventV2
+  | LambdaFunctionURLEvent;
+export const given = (event: Known): HttpEvent => event;
+export const known = (event: HttpEvent) => (event as APIGatewayProxyEvent).stageVariables;
+
 """
 
 
@@ -123,9 +147,9 @@ def test_deno_has_nothing_to_say_against_it(
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("first", ["", 'import "aws-lambda";\n'], ids=["alone", "with @types/aws-lambda"])
+@pytest.mark.parametrize("first", ["", OF_AWS], ids=["alone", "with @types/aws-lambda"])
 def test_the_types_are_those_of_the_runtime(projects: dict[str, Path], tmp_path: Path, first: str) -> None:
-    """Every kind of handler passes the type check, and what is wrong does not."""
+    """Every kind of handler passes the type check, what is wrong does not; events typed elsewhere fit."""
     for name in ("deno.json", "lambdeno.d.ts"):
         (tmp_path / name).write_bytes((projects["sqs"] / name).read_bytes())
     (tmp_path / "types.ts").write_text(first + TYPES)
@@ -153,6 +177,16 @@ def test_http(running: Handle) -> None:
     assert len(about["requestId"]) == 36
     assert about["address"] == "127.0.0.1"
     assert "rawPath" in about["event"]
+
+
+@pytest.mark.parametrize("form", ["apigateway-v1", "apigateway-v2"])
+def test_http_answers_an_api_as_well(running: Handle, form: str) -> None:
+    """The same code takes the events of a REST API and of an HTTP API."""
+    event = json.loads((EVENTS / f"{form}.json").read_text())
+    event |= {"body": '{"item": "tea", "count": 2}', "isBase64Encoded": False}
+    event["path" if "path" in event else "rawPath"] = "/orders"
+    answer = json.loads(running.invoke("http", json.dumps(event).encode()).payload)
+    assert (answer["statusCode"], json.loads(answer["body"])["item"]) == (201, "tea")
 
 
 def test_sqs(running: Handle) -> None:

@@ -85,18 +85,58 @@ export interface ServeInfo {
 }
 
 /**
- * An event of a Function URL, an HTTP or REST API, a load balancer or a WebSocket route. Each has more;
- * `npm:@types/aws-lambda` has the types of all.
+ * An event of HTTP. Each has more; `npm:@types/aws-lambda` has the types of all:
+ * `event as APIGatewayProxyEvent`.
  */
-export interface HttpEvent {
-  // deno-lint-ignore no-explicit-any
-  readonly requestContext: Readonly<Record<string, any>>;
-  readonly headers?: Readonly<Record<string, string | undefined>> | null;
-  readonly multiValueHeaders?: Readonly<Record<string, string[] | undefined>> | null;
+export type HttpEvent = UrlEvent | RestEvent | BalancerEvent | WebSocketEvent;
+
+/** Of a Function URL, or an HTTP API with payload 2.0: `"rawPath" in event`. */
+export interface UrlEvent extends AnyHttpEvent {
+  readonly rawPath: string;
+  readonly rawQueryString: string;
+  readonly cookies?: string[];
+  readonly requestContext: RequestContext & {
+    readonly http: { readonly method: string; readonly path: string; readonly sourceIp: string };
+  };
+}
+
+/** Of a REST API, or an HTTP API with payload 1.0: `"resource" in event`. */
+export interface RestEvent extends AnyHttpEvent {
+  readonly resource: string;
+  readonly httpMethod: string;
+  readonly path: string;
+  readonly requestContext: RequestContext;
+}
+
+/** Of a load balancer: `event.requestContext.elb`. */
+export interface BalancerEvent extends AnyHttpEvent {
+  readonly httpMethod: string;
+  readonly path: string;
+  readonly requestContext: RequestContext & { readonly elb: { readonly targetGroupArn: string } };
+}
+
+/** Of a route of a WebSocket API: `event.requestContext.connectionId`. */
+export interface WebSocketEvent extends AnyHttpEvent {
+  readonly requestContext: RequestContext & {
+    readonly connectionId: string;
+    readonly routeKey: string;
+  };
+}
+
+/** What events of all kinds may have. */
+interface AnyHttpEvent {
+  readonly headers?: Fields<string>;
+  readonly multiValueHeaders?: Fields<string[]>;
+  readonly queryStringParameters?: Fields<string>;
+  readonly multiValueQueryStringParameters?: Fields<string[]>;
   readonly body?: string | null;
   readonly isBase64Encoded?: boolean;
-  readonly [key: string]: unknown;
 }
+
+type Fields<Value> = Readonly<Record<string, Value | undefined>> | null;
+
+// deno-lint-ignore no-explicit-any
+type RequestContext = Readonly<Record<string, any>>;
 
 // --- Streams -------------------------------------------------------------------------------------
 

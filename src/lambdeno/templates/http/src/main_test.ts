@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import type { Context, ServeInfo } from "lambdeno";
+import type { Context, ServeInfo, UrlEvent } from "lambdeno";
 import app from "./main.ts";
 
 function post(body: string) {
@@ -46,12 +46,12 @@ Deno.test("what Lambda knows of a request is in c.env", async () => {
   const env = {
     lambdaContext: { awsRequestId: "c6af9ac6" } as Context,
     remoteAddr: { transport: "tcp", hostname: "192.0.2.1", port: 0 },
-    event: { requestContext: { accountId: "123456789012" } },
+    event: { rawPath: "/about", requestContext: {} } as UrlEvent,
   } as Partial<ServeInfo>;
   const answer = await app.request("/about", {}, env);
   assert.deepEqual(await answer.json(), {
     requestId: "c6af9ac6",
     address: "192.0.2.1",
-    event: ["requestContext"],
+    event: ["rawPath", "requestContext"],
   });
 });
