@@ -6,7 +6,7 @@
 #include <stdint.h>
 
 #define SLOT_MODULES 24
-#define SLOT_BYTES (128 * 1024)
+#define SLOT_BYTES (192 * 1024)
 
 struct slot_module {
     char name[24];

@@ -90,6 +90,7 @@ SHIPPED = {
     "lambdeno/modules.py",
     "lambdeno/runtime.js",
     "lambdeno/runtime.py",
+    "lambdeno/relay.py",
     "lambdeno/runtime1.py",
     "lambdeno/runtime2.py",
     "lambdeno/runtime_api.py",

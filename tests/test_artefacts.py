@@ -28,7 +28,7 @@ CACHES = ["dep_analysis_cache_v2", "node_analysis_cache_v2", "v8_code_cache_v2"]
 NO_CACHE = bool(codecache.obstacle("x86_64"))
 MODULES = ["bootstrap", "connection", "debug", "deno", "extension", "fault", "logs", "runtime", "runtime1"]
 SCRIPTS = ["function.bundle.js", "runtime.js", "streaming.js", "web.js"]
-MODULES += ["modules", "runtime2", "runtime_api", "settings", "streaming", "streams"]
+MODULES += ["modules", "relay", "runtime2", "runtime_api", "settings", "streaming", "streams"]
 
 
 def write_project(folder: Path, toml: str = "") -> Path:

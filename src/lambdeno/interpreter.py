@@ -38,7 +38,7 @@ RECIPE = PACKAGE / "recipe" if (PACKAGE / "recipe").is_dir() else PACKAGE.parent
 MAGIC = b"lambdeno-slot-1\0"
 HEAD = struct.Struct("<16sI32s")  # magic, count, sha256 of the sources
 ROW = struct.Struct("<24sII")  # name, start, size
-ROWS, ROOM, NAME = 24, 128 * 1024, 24
+ROWS, ROOM, NAME = 24, 192 * 1024, 24
 ALIGNED = 16
 SUMS = "SHA256SUMS"
 

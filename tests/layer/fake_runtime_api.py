@@ -195,7 +195,11 @@ class FakeRuntimeApi:
                 time.sleep(0.0005)  # or else the kernel would join them
         if answer.ending == "reset":
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, SO_LINGER_RESET)
-        return not answer.ending
+        is_last = any(b"connection: close" in piece.lower() for piece in answer.pieces)
+        if is_last and not answer.ending:
+            while connection.recv(64 * 1024):  # RFC 9112 §9.6: none of it is a request any more
+                pass
+        return not (answer.ending or is_last)
 
 
 @contextlib.contextmanager
@@ -267,6 +271,8 @@ def _is_gone(connection: socket.socket) -> bool:
         return not connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
     except BlockingIOError:
         return False
+    except OSError:  # reset: it was killed before it had read all
+        return True
 
 
 def _read_head(readline: object) -> tuple[str, dict[str, str]] | None:

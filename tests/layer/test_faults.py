@@ -342,7 +342,8 @@ def serves_on(environment: Environment, events: int) -> bool:
     """The environment serves the next event, and nothing is left of what went wrong before."""
     assert environment.result({"after": "é"}) == {"after": "é"}
     assert environment.waits_for_next(events + 2)
-    assert environment.api.paths("GET") == [NEXT] * (events + 2)
+    # One more may be on a connection that was left, behind the response that had no good answer.
+    assert environment.api.paths("GET") in ([NEXT] * (events + 2), [NEXT] * (events + 3))
     assert environment.process.poll() is None
     assert holds(lambda: len(environment.children()) == 1)
     assert len(environment.folders()) == 1

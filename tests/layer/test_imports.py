@@ -12,7 +12,7 @@ from tests.layer.conftest import LAYER, Environment, Start
 from tests.layer.test_start import VERSIONS, python_of
 
 OWN = {"bootstrap", "connection", "deno", "runtime", "runtime_api", "settings"}
-OF_RUNTIME = {"runtime1": {"runtime1"}, "runtime2": {"runtime2", "streams", "select"}}
+OF_RUNTIME = {"runtime1": {"relay", "runtime1"}, "runtime2": {"runtime2", "streams", "select"}}
 C_MODULES = {"_socket", "time", "posix"}  # built in or one shared library: no Python source
 ON_ERRORS = {"fault", "logs", "connection", "runtime_api", "_json"}  # what tells an error of the runtime
 LINE = re.compile(r"^import time: +\d+ \| +\d+ \| +(\S+)$", re.MULTILINE)

@@ -233,6 +233,8 @@ def test_module_that_cannot_go_on(
     [
         ("LAMBDENO_RUNTIME", "runtime9", ['"runtime9"', "runtime1"]),
         ("LAMBDENO_SIGNAL_MARGIN", "soon", ['"soon"', "milliseconds"]),
+        ("LAMBDENO_AFFINITY", "one", ['"one"', "auto or off or on"]),
+        ("LAMBDENO_PIPELINING", "no", ['"no"', "on or off"]),
         ("LAMBDENO_DEBUG", "yes", ['"yes"', "1 or 0"]),
         ("LAMBDENO_INVOKE_MODE", "stream", ['"stream"', "buffered or streaming"]),
         ("LAMBDENO_INSPECT", "0.0.0.0:9229", ['"0.0.0.0:9229"', "127.0.0.1:port"]),

@@ -39,6 +39,7 @@ def main(layer: str) -> int:
 
     try:
         api = RuntimeApi(settings.runtime_api, settings.note)
+        api.is_pipelining = settings.is_pipelining
         runtime = Runtime(deno)
         if not runtime.is_ready():
             runtime.report_init(api)
@@ -49,7 +50,7 @@ def main(layer: str) -> int:
             from extension import register
 
             register(api, runtime.shut_down)
-        while runtime.answer(api.next(), api):
+        while runtime.serve(api):
             pass
     except (RuntimeApiError, Closed) as error:
         complain(error)

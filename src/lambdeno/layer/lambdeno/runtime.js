@@ -84,45 +84,57 @@ class Wire {
    * @returns {Promise<Received | null>}
    */
   async receive() {
-    let input = this.#input;
     let have = 0;
+    let start = -1; // of the body
     let text = "";
-    let end = -1; // of the head
-    while (end < 0) {
-      if (have === input.length) input = grown(input, 2 * have, have);
-      const got = await this.#connection.read(have ? input.subarray(have) : input);
+    while (start < 0) {
+      if (have === this.#input.length) this.#input = grown(this.#input, 2 * have, have);
+      const got = await this.#connection.read(have ? this.#input.subarray(have) : this.#input);
       if (got === null) return null;
       have += got;
-      text = decoder.decode(input.subarray(0, have));
-      end = text.indexOf("\r\n\r\n");
+      if (have <= SMALL) {
+        text = decoder.decode(this.#input.subarray(0, have));
+        const end = text.indexOf("\r\n\r\n");
+        if (end < 0) continue;
+        const headers = headersOf(text.slice(0, end));
+        if (text.length === have && have === end + 4 + lengthIn(headers)) { // a byte for each unit
+          const isText = !text.includes("\ufffd");
+          return {
+            headers,
+            body: text.slice(end + 4),
+            isText,
+            isCancel: text.startsWith("DELETE"),
+          };
+        }
+      }
+      start = endOfHead(this.#input, have);
     }
-    const headers = headersOf(text.slice(0, end));
-    const isCancel = text.startsWith("DELETE");
-    const length = Number(headers.get("content-length") ?? 0);
-    if (text.length === have && have === end + 4 + length) { // one read, a byte for each unit
-      return { headers, body: text.slice(end + 4), isText: !text.includes("\ufffd"), isCancel };
-    }
-    const start = endOfHead(input) + 4;
-    const total = start + length;
-    if (total > input.length) input = grown(input, total, have);
+    const head = decoder.decode(this.#input.subarray(0, start));
+    const headers = headersOf(head.slice(0, -4));
+    const total = start + lengthIn(headers);
+    if (total > this.#input.length) this.#input = grown(this.#input, total, have);
     while (have < total) {
-      const got = await this.#connection.read(input.subarray(have, total));
+      const got = await this.#connection.read(this.#input.subarray(have, total));
       if (got === null) return null;
       have += got;
     }
-    const bytes = input.subarray(start, total);
+    const bytes = this.#input.subarray(start, total);
     const body = decoder.decode(bytes);
-    return { headers, body, isText: !body.includes("\ufffd") || isUtf8(bytes), isCancel };
+    const isText = !body.includes("\ufffd") || isUtf8(bytes);
+    return { headers, body, isText, isCancel: head.startsWith("DELETE") };
   }
 
   /** Sends a handler's result. @param {string} json */
   sendResult(json) {
-    if (json.length * 3 > SMALL) { // UTF-8 has at most 3 bytes for each UTF-16 unit
+    const head = RESULT_HEAD.length;
+    // Room for text of ASCII, and some more; a buffer that is kept is not mapped page by page each time.
+    const room = head + json.length + SMALL;
+    if (room > this.#output.length) this.#output = grown(RESULT_HEAD, room, head);
+    const output = this.#output;
+    const { read, written } = encoder.encodeInto(json, output.subarray(head));
+    if (read < json.length || written >= 10 ** DIGITS) {
       return this.send("200 OK", "Content-Type: application/json\r\n", json);
     }
-    const output = this.#output;
-    const head = RESULT_HEAD.length;
-    const { written } = encoder.encodeInto(json, output.subarray(head));
     let rest = written;
     for (let at = head - 5; at > head - 5 - DIGITS; at--, rest = rest / 10 | 0) {
       output[at] = rest || rest === written ? 48 + rest % 10 : 32; // a space before the first digit
@@ -270,6 +282,11 @@ function connected(connection) {
 
 function ignore() {}
 
+/** @param {Map<string, string>} headers */
+function lengthIn(headers) {
+  return Number(headers.get("content-length") ?? 0);
+}
+
 /** @param {string} head without its empty line */
 function headersOf(head) {
   const headers = new Map();
@@ -305,13 +322,12 @@ function isUtf8(bytes) {
   }
 }
 
-/** The index of the empty line that is known to be there. @param {Uint8Array} bytes */
-function endOfHead(bytes) {
-  let at = bytes.indexOf(13);
-  while (bytes[at + 1] !== 10 || bytes[at + 2] !== 13 || bytes[at + 3] !== 10) {
-    at = bytes.indexOf(13, at + 1);
+/** Where the body begins, or -1. @param {Uint8Array} bytes @param {number} have */
+function endOfHead(bytes, have) {
+  for (let at = bytes.indexOf(13); at >= 0 && at + 3 < have; at = bytes.indexOf(13, at + 1)) {
+    if (bytes[at + 1] === 10 && bytes[at + 2] === 13 && bytes[at + 3] === 10) return at + 4;
   }
-  return at;
+  return -1;
 }
 
 // --- Logs --------------------------------------------------------------------------------------

@@ -67,6 +67,10 @@ class Runtime:
         """Whether the function asks to be told of the environment's end: a hook, or a signal listener."""
         return bool(self.bridge.header(b"shutdown"))
 
+    def serve(self, api: "RuntimeApi") -> bool:
+        """Serve one event or more; what it gives: see answer."""
+        return self.answer(api.next(), api)
+
     def answer(self, event: Connection, api: "RuntimeApi") -> bool:
         """Give one event to the function and its outcome to Lambda. False: Deno cannot be had again.
 
@@ -93,12 +97,18 @@ class Runtime:
 
     def exchange(self, event: Connection, api: "RuntimeApi", *, is_first: bool = True) -> None:
         """Give the event to a process and its answer to Lambda."""
-        bridge = self.bridge
         is_unread = False
         try:
-            event.forward(bridge, b"POST /invocation HTTP/1.1")
+            event.forward(self.bridge, b"POST /invocation HTTP/1.1")
         except OSError:
             is_unread = True
+        self.conclude(event, api, is_unread=is_unread, is_first=is_first)
+
+    def conclude(
+        self, event: Connection, api: "RuntimeApi", *, is_unread: bool, is_first: bool = True
+    ) -> None:
+        """Give the answer to an event, which the bridge has or could not be given, to Lambda."""
+        bridge = self.bridge
         try:
             bridge.receive()
             status = bridge.status()

@@ -39,6 +39,9 @@ class RuntimeApi:
         self.request_id = b""
         self.invocation_id = b""
         self.extension: Connection | None = None  # see extension.py
+        self.is_pipelining = True
+        self.is_asked = False  # whether the next event is asked for already
+        self.post = b""  # sent, and not yet taken; the request for the next event may be behind it
 
     def connect(self) -> Connection:
         """Another connection to it. Raises RuntimeApiError."""
@@ -76,13 +79,15 @@ class RuntimeApi:
         if self.note:
             self.note("asks for the next event")
         try:
+            if self.post:
+                self.settle()
             try:
-                self._ask_next()
+                self._receive_next()
             except (OSError, Closed):
                 if self.is_fresh or self.connection.head:
                     raise
                 self.reconnect()  # the server had closed the connection after a post
-                self._ask_next()
+                self._receive_next()
             connection = self.connection
             status = connection.status()
         except (OSError, Closed) as error:
@@ -96,10 +101,30 @@ class RuntimeApi:
             self.note(f"has event {request_id.decode()} of {connection.total} bytes with its head")
         return connection
 
-    def _ask_next(self) -> None:
-        self.connection.forget()
-        self.connection.send(self.next_request)
+    def ask(self) -> None:
+        """Ask for the next event, unless that is done. Raises OSError."""
+        if not self.is_asked:
+            self.connection.forget()
+            self.connection.send(self.next_request)
+            self.is_asked = True
+
+    def _receive_next(self) -> None:
+        self.ask()
         self.connection.receive()
+        self.is_asked = False
+
+    def settle(self) -> None:
+        """Read the answer to a post that was sent and left. Raises RuntimeApiError."""
+        post, self.post = self.post.removesuffix(self.next_request), b""
+        try:
+            self._read_acknowledgement(b"response")
+        except Closed as error:
+            self._lose(b"response", error)
+            try:
+                self.connection.send(post)
+                self._acknowledge(b"response")
+            except (OSError, Closed) as again:
+                raise RuntimeApiError(f"Cannot post to the Runtime API: {again}") from None
 
     def answer(self, outcome: bytes, message: Connection) -> None:
         """Post a received message as this invocation's ``response`` or ``error``.
@@ -197,11 +222,14 @@ class RuntimeApi:
 
         Raises Closed where there is none.
         """
+        self.connection.forget()
+        self._read_acknowledgement(outcome)
+
+    def _read_acknowledgement(self, outcome: bytes) -> None:
         connection = self.connection
         self.is_fresh = False
         is_cut = False
         said = b""
-        connection.forget()
         try:
             connection.receive()
             if connection.status() == 202:
@@ -261,6 +289,7 @@ class RuntimeApi:
         self.connection.sock.close()
         self.connection = self.connect()
         self.is_fresh = True
+        self.is_asked = False
 
 
 def error_head(message: Connection) -> bytes:

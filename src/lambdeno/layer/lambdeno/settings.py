@@ -14,6 +14,7 @@ EXTENSIONS = (".ts", ".mts", ".js", ".mjs")  # of a function that is no bundle
 # What Deno is told of a function's modules; the community layer had these names.
 OF_MODULES = (b"DENO_CONFIG", b"DENO_IMPORTMAP", b"DENO_LOCATION", b"DENO_LOCK", b"DENO_UNSTABLE")
 DIGITS = 7  # of a number of milliseconds, or of a descriptor: fewer than that
+ONE_PROCESSOR = 1769  # MB: up to here Lambda gives the time of one processor, though two can be seen
 STANDBY_MEMORY = 256  # MB: below it two Deno processes and a function hardly fit (docs/runtimes.md)
 
 # Least rights that ordinary functions need: the AWS SDK asks for sys (os.release) on its first call.
@@ -73,6 +74,10 @@ class Settings:
         memory = get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE")
         is_large = not memory.isdigit() or int(memory) >= STANDBY_MEMORY
         self.standby = standby == "on" or (standby == "auto" and is_large)
+        affinity = choose("LAMBDENO_AFFINITY", ("auto", *SWITCH))
+        is_small = memory.isdigit() and int(memory) <= ONE_PROCESSOR
+        self.affinity = affinity == "on" or (affinity == "auto" and is_small)
+        self.is_pipelining = choose("LAMBDENO_PIPELINING", ("on", "off")) == "on"
         self.private_tmp = choose("LAMBDENO_PRIVATE_TMP", SWITCH) == "on"
         if self.private_tmp and self.runtime == "runtime1":
             raise SettingsError('LAMBDENO_PRIVATE_TMP is "on"; it needs LAMBDENO_RUNTIME=runtime2')
