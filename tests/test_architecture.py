@@ -20,6 +20,8 @@ ALLOWED = {
     "cli": {
         "archive",
         "aws",
+        "bench",
+        "benchview",
         "build",
         "deno",
         "deploy",
@@ -53,6 +55,8 @@ ALLOWED = {
     "template": {"build", "deployment", "errors", "project"},
     "dev": {"build", "cache", "emulator", "errors", "project"},
     "devview": {"emulator", "errors", "project"},
+    "bench": {"build", "cache", "codecache", "dev", "emulator", "errors", "project"},
+    "benchview": {"bench"},
     "deploy": {"archive", "aws", "build", "deployment", "errors", "limits", "project"},
     "destroy": {"aws", "build", "deploy", "deployment", "project"},
     "doctor": {"archive", "build", "codecache", "deno", "errors", "interpreter", "limits", "project"},

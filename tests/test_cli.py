@@ -16,7 +16,19 @@ from lambdeno.project import DENO_VERSION
 from tests.e2e.conftest import LAMBDENO, run
 
 COLOUR = re.compile(r"\x1b\[(?:\d+;)*(?:3|9)\d")  # bold and dim are no colours
-COMMANDS = ("build", "deno", "deploy", "destroy", "dev", "doctor", "init", "invoke", "logs", "template")
+COMMANDS = (
+    "bench",
+    "build",
+    "deno",
+    "deploy",
+    "destroy",
+    "dev",
+    "doctor",
+    "init",
+    "invoke",
+    "logs",
+    "template",
+)
 QUICK = "[build]\ncheck = false\ncode_cache = false\n"
 
 

@@ -44,6 +44,7 @@ __all__ = [
     "build_runtime_layer",
     "bundle_into",
     "check_types",
+    "fill_code_cache",
     "function_stands",
     "lambda_runtime",
     "layer_modules",
@@ -216,6 +217,11 @@ def build_function(project: Project, watcher: Watcher = Watcher()) -> Artefact:
     return _record(project, Artefact("function", zipped, facts, tuple(notes)))
 
 
+def fill_code_cache(folder: Path, project: Project) -> None:
+    """Give a function that lies in a folder a code cache, as ``.deno_dir``. Raises BuildError."""
+    _fill_folder(folder, project, _layer_entries(project, Watcher()), Watcher())
+
+
 def check_types(project: Project) -> None:
     """What ``deno check`` says of the entry. Raises DenoError."""
     _check(_deno(project, deno.host_platform(), Watcher()), project)
@@ -354,16 +360,22 @@ def _fill(project: Project, layer: list[Entry], task: list[Entry], watcher: Watc
     """The code cache of a function's files over a runtime layer's; without files, of the dummy."""
     with tempfile.TemporaryDirectory(prefix="lambdeno-task-") as folder:
         codecache.lay_out(Path(folder), task)
-        function = Function(
-            name=project.name,
-            code=Path(folder),
-            handler=project.handler if task else "function.handler",
-            runtime=lambda_runtime(project),
-            architecture=project.architecture,
-            memory=project.memory,
-            environment=_loading(project if task else Project(shape=project.shape)).variables,
-        )
-        return codecache.fill([*layer, _deno_entry(project, watcher)], function)
+        return _fill_folder(Path(folder), project, layer, watcher, is_dummy=not task)
+
+
+def _fill_folder(
+    folder: Path, project: Project, layer: list[Entry], watcher: Watcher, *, is_dummy: bool = False
+) -> dict[str, bytes]:
+    function = Function(
+        name=project.name,
+        code=folder,
+        handler="function.handler" if is_dummy else project.handler,
+        runtime=lambda_runtime(project),
+        architecture=project.architecture,
+        memory=project.memory,
+        environment=_loading(Project(shape=project.shape) if is_dummy else project).variables,
+    )
+    return codecache.fill([*layer, _deno_entry(project, watcher)], function)
 
 
 def _loading(project: Project) -> Project:

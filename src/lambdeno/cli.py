@@ -111,6 +111,43 @@ def _aws_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @main.command()
+@click.option(
+    "--event", default="{}", show_default=True, metavar="EVENT", help="JSON, a file, or - for stdin."
+)
+@click.option(
+    "--rounds", type=click.IntRange(1, 1000), default=10, show_default=True, help="Execution environments."
+)
+@click.option(
+    "--invocations",
+    type=click.IntRange(0, 100_000),
+    default=100,
+    show_default=True,
+    help="Of each environment, after its first one.",
+)
+@click.option(
+    "--sandbox", type=click.Choice(SANDBOXES), default="auto", help="How environments are kept apart."
+)
+@_common
+def bench(*, event: str, rounds: int, invocations: int, sandbox: str, folder: Path) -> None:
+    """Measure the function in the local Lambda: its start and where that goes, invocations, memory."""
+    from lambdeno import bench as verb
+    from lambdeno.invoke import read_event
+
+    project = _load(folder)
+    payload = read_event(event, sys.stdin.buffer)
+    with _watcher() as watcher:
+        figures = verb.bench(project, payload, rounds, invocations, sandbox, watcher=watcher)
+    if _as_json():
+        click.echo(json.dumps(asdict(figures), indent=2))
+        return
+    from rich.console import Console
+
+    from lambdeno.benchview import show
+
+    show(figures, Console(no_color=bool(os.environ.get("NO_COLOR")), highlight=False))
+
+
+@main.command()
 @click.argument("folder", required=False, type=click.Path(path_type=Path))
 @click.option(
     "--template",
