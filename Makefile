@@ -6,7 +6,7 @@ EXAMPLE ?= examples/hello
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test soak check format wheel clean \
+.PHONY: help setup demo test soak bench check format wheel clean \
   build_deno_layer deploy_deno_layer build_runtime_layer deploy_runtime_layer build_function \
   create_function update_function_code update_function_configuration delete_function
 
@@ -28,6 +28,10 @@ test: setup  ## the gate (format, lint, types) and every test
 
 soak: setup  ## 100,000 invocations on one environment of runtime1, 10,000 of runtime2: minutes
 	@SOAK=large scripts/test -n 0 -q -s tests/layer/test_soak.py
+
+bench: setup  ## all figures against all peers, into bench/results/: 15 minutes on an idle machine
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r bench/requirements.lock
+	@$(BIN)/python bench/run.py --into bench/results
 
 check: setup  ## the gate alone
 	@scripts/check

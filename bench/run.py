@@ -1,209 +1,215 @@
-"""Interleaved rounds of lambdeno in both shapes and a fetch loop in the same Deno: medians and ratios.
+"""lambdeno against its peers: interleaved rounds, medians, ratios.
 
-    python bench/run.py [--rounds 20] [--invocations 2000] [--json FILE] [--python PATH]
-
-Runs itself inside bubblewrap, so that /opt and /var/task are what they are on Lambda: the code
-caches hold for these paths alone. The sandbox starts once, outside of what is timed.
+make bench                                   # all of it, into bench/results/: about 12 minutes
+.venv/bin/python bench/run.py --only "warm, 100 B" --peers "fetch|runtime1$" --rounds 5
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import json
 import os
 import platform
+import re
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
-import msgspec
-from runtime_api import Figures, drive
+import local
+import report
+from peers import Peer, everyone
+from runtime_api import Figures, Load, can_share, drive, first_line
+from stage import evict, prepared, stand
 
 from lambdeno import build, project
 
 HERE = Path(__file__).parent
-INSIDE = "LAMBDENO_BENCH_WORK"
-TMP = "tmp"  # below the work folder
-FLAGS = ["run", "--quiet", "--no-prompt", "--no-check", "--cached-only", "--no-config", "--no-lock", "-A"]
-AGAINST = {
-    "lambdeno": ("fetch loop", "lambdeno, managed"),
-    "lambdeno, managed": ("fetch loop",),
-    "lambdeno, large": ("lambdeno, large, no cache",),
-}
-LAMBDA = {"_HANDLER": "function.handler", "LAMBDA_TASK_ROOT": "/var/task", "PATH": "/usr/bin:/bin"}
+KB, MB = 1000, 1_000_000
+MEMORIES = (128, 512, 1769)  # MB: Lambda gives a whole processor at 1769
 
 
 @dataclass(frozen=True)
-class Peer:
-    """How one contestant is started: its function, and the shape of its start."""
+class Scenario:
+    """What is measured of whom, so often."""
 
     name: str
-    task: str  # folder of the function, laid out as /var/task
-    layer: str  # folder of the layers, laid out as /opt
-    command: Sequence[str]
-    environment: Mapping[str, str]
-    warm: bool = False  # whether it takes part in the warm rounds
+    rounds: int
+    peers: list[Peer]
+    run: Callable[[Peer], Figures]
 
 
 def main() -> None:
     """Build outside, measure inside the sandbox."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    options.add_argument("--rounds", type=int, default=20)
-    options.add_argument("--invocations", type=int, default=2000)
-    options.add_argument("--json", type=Path)
-    options.add_argument("--python", type=Path, default=Path(sys.executable), help="runs the managed shape")
+    options.add_argument("--only", default="", help="scenarios: a regular expression")
+    options.add_argument("--peers", default="", help="peers: a regular expression")
+    options.add_argument("--rounds", type=int, default=0, help="in place of each scenario's own number")
+    options.add_argument("--into", type=Path, help="a folder for the JSON, the Markdown and the plots")
     chosen = options.parse_args()
-    with sandbox() as work:
-        peers = list(contestants(work, str(chosen.python.resolve())))
-        measure(work, peers, chosen.rounds, chosen.invocations, chosen.json)
+    with prepared() as work:
+        peers, skipped = everyone(work)
+        for name, why in skipped.items():
+            print(f"bench: without {name}: {why}", file=sys.stderr)
+        record: dict[str, Any] = {"machine": machine(), "skipped": skipped, "scenarios": {}}
+        for scenario in scenarios(work, peers):
+            if not re.search(chosen.only, scenario.name):
+                continue
+            taking = [peer for peer in scenario.peers if re.search(chosen.peers, peer.name)]
+            rows = measure(work, scenario.name, taking, chosen.rounds or scenario.rounds, scenario.run)
+            record["scenarios"][scenario.name] = rows
+            print(report.table(scenario.name, rows))
+        if not chosen.only:
+            record["facts"] = facts(work)
+        record["machine"]["load at the end"] = os.getloadavg()
+        if chosen.into:
+            report.write(record, chosen.into)
 
 
-@contextlib.contextmanager
-def sandbox() -> Iterator[Path]:
-    """The work folder, in a process that has /opt and /var/task: this program, started again there."""
-    if INSIDE in os.environ:
-        yield Path(os.environ[INSIDE])
-        return
-    with tempfile.TemporaryDirectory(prefix="lambdeno-bench-") as name:
-        prepare(Path(name))
-        mounts = ["--dev-bind", "/", "/", "--tmpfs", "/var", "--dir", "/var/task"]
-        mounts += ["--bind", f"{name}/opt", "/opt", "--bind", f"{name}/var-task", "/var/task"]
-        environment = {**os.environ, INSIDE: name}
-        command = ["bwrap", "--die-with-parent", *mounts, sys.executable, *sys.argv]
-        sys.exit(subprocess.run(command, env=environment, check=False).returncode)
-
-
-def prepare(work: Path) -> None:
-    """Build two functions and the layers of both shapes; unpack them with and without their code caches."""
-    (work / "opt").mkdir()
-    (work / "var-task").mkdir()
-    for name in ("hello", "large"):
-        source = work / f"{name}-source"
-        shutil.copytree(HERE / "functions" / name, source)
-        made = build.build(project.load(source))
-        for artefact in made:
-            target = work / (name if artefact.kind == "function" else "layers")
-            shutil.unpack_archive(artefact.zip.path, target)
-    managed = build.build_runtime_layer(msgspec.structs.replace(project.load(source), shape="managed"))
-    shutil.unpack_archive(managed.zip.path, work / "managed")
-    shutil.copytree(work / "layers/bin", work / "managed/bin", copy_function=os.link)
-    for path in (*work.glob("*/bootstrap"), work / "layers/bin/deno"):
-        path.chmod(0o755)  # shutil.unpack_archive leaves modes out
-    for name, cache in (("layers", "lambdeno/deno_dir"), ("hello", ".deno_dir"), ("large", ".deno_dir")):
-        shutil.copytree(work / name, work / f"{name}-plain")
-        shutil.rmtree(work / f"{name}-plain" / cache)
-    prepared = work / "deno_dir"  # the peer starts with databases that exist: its best case
-    subprocess.run([work / "layers/bin/deno", "eval", "0"], env={"DENO_DIR": str(prepared)}, check=True)
-
-
-def contestants(work: Path, python: str) -> Iterator[Peer]:
-    """Everyone, in the order of a round; ``python`` is of the minor version that built the layer."""
-    ours = ["/opt/bootstrap"]
-    managed = ["/opt/bootstrap", python, "/var/runtime/bootstrap.py"]
-    peer = ["/opt/bin/deno", *FLAGS, str(HERE / "peers/fetch_loop.js")]
-    theirs = {**LAMBDA, "DENO_DIR": str(work / "deno_dir"), "NO_COLOR": "1", "HOME": "/tmp"}
-    yield Peer(
-        "fetch loop", "hello-plain", "layers", peer, {**theirs, "DENO_NO_UPDATE_CHECK": "1"}, warm=True
-    )
-    own = {**LAMBDA, "TMPDIR": str(work / TMP)}
-    yield Peer("lambdeno", "hello", "layers", ours, own, warm=True)
-    yield Peer("lambdeno, managed", "hello", "managed", managed, own, warm=True)
-    yield Peer("lambdeno, large", "large", "layers", ours, own)
-    yield Peer("lambdeno, large, no cache", "large-plain", "layers-plain", ours, own)
-
-
-def measure(work: Path, peers: list[Peer], rounds: int, invocations: int, target: Path | None) -> None:
-    """Run the rounds and print the table."""
-    cold: dict[str, list[Figures]] = {peer.name: [] for peer in peers}
-    warm: dict[str, list[Figures]] = {peer.name: [] for peer in peers if peer.warm}
-    load = os.getloadavg()
-    for number in range(rounds):
-        print(f"round {number + 1} of {rounds}", file=sys.stderr)
-        for peer in peers:
-            install(work / peer.task, work / "var-task")  # which is /var/task
-            install(work / peer.layer, work / "opt")
-            empty(work / TMP)
-            cold[peer.name].append(drive(peer.command, peer.environment))
-            if peer.warm:
-                empty(work / TMP)
-                warm[peer.name].append(drive(peer.command, peer.environment, invocations))
-    print(table(cold, warm, rounds, load))
-    if target:
-        record = {
-            "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "machine": {
-                "cores": os.cpu_count(),
-                "kernel": platform.release(),
-                "python": platform.python_version(),
-                "load": load,
-            },
-            "cold": {name: [asdict(row) for row in rows] for name, rows in cold.items()},
-            "warm": {name: [asdict(row) for row in rows] for name, rows in warm.items()},
-        }
-        target.write_text(json.dumps(record, indent=1) + "\n")
-
-
-def install(source: Path, target: Path) -> None:
-    """Make a folder hold just what another one holds, by links to the same files."""
-    empty(target)
-    shutil.copytree(source, target, copy_function=os.link, dirs_exist_ok=True)
-
-
-def empty(folder: Path) -> None:
-    """Make a folder that has nothing in it; a new execution environment's /tmp is one."""
-    folder.mkdir(exist_ok=True)
-    for path in folder.iterdir():
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def table(
-    cold: Mapping[str, list[Figures]], warm: Mapping[str, list[Figures]], rounds: int, load: tuple[float, ...]
-) -> str:
-    """A Markdown table: medians (minimum to maximum), and ratios."""
-
-    def median(rows: list[Figures], field: str) -> float:
-        return statistics.median(getattr(row, field) for row in rows)
-
-    def cell(rows: list[Figures], field: str) -> str:
-        values = [getattr(row, field) for row in rows]
-        return f"{statistics.median(values):.1f} ({min(values):.1f} to {max(values):.1f})"
-
-    lines = [
-        f"{rounds} interleaved rounds, load {load[0]:.2f} at the start, Python {platform.python_version()}",
-        "",
-        "| exec to first /next, ms | median (min to max) | ratio |",
-        "|---|---|---|",
-    ]
-
-    def ratios(rows: Mapping[str, list[Figures]], name: str, field: str) -> str:
-        """Against whom a peer is held, and how it stands."""
-        against = AGAINST.get(name, ())
-        return ", ".join(
-            f"{median(rows[name], field) / median(rows[base], field):.2f} of {base}" for base in against
-        )
-
-    for name, rows in cold.items():
-        lines.append(f"| {name} | {cell(rows, 'first_next')} | {ratios(cold, name, 'first_next')} |")
-    units = {
-        "p50": "p50, µs",
-        "p99": "p99, µs",
-        "cycle": "cycle, µs",
-        "cpu": "CPU of the tree, µs",
-        "pss": "PSS of the tree, MB",
-        "own_pss": "PSS of the first process, MB",
+def machine() -> dict[str, object]:
+    """What a reader must know to read the figures."""
+    model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    return {
+        "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "cores": os.cpu_count(),
+        "processor": model[1] if model else platform.machine(),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "load": os.getloadavg(),
     }
-    for field, unit in units.items():
-        lines += ["", f"| {unit} | median (min to max) | ratio |", "|---|---|---|"]
-        for name, rows in warm.items():
-            lines.append(f"| {name} | {cell(rows, field)} | {ratios(warm, name, field)} |")
-    return "\n".join(lines)
+
+
+def scenarios(work: Path, peers: dict[str, Peer]) -> Iterator[Scenario]:
+    """All that is measured, in order."""
+
+    def some(*names: str) -> list[Peer]:
+        return [peers[name] for name in names if name in peers]
+
+    def on(task: str, *names: str) -> list[Peer]:
+        return [replace(peer, task=task) for peer in some(*names)]
+
+    def loaded(load: Load, share: float = 0.0) -> Callable[[Peer], Figures]:
+        return lambda peer: drive(peer.command, peer.environment, load, share)
+
+    def start(peer: Peer) -> Figures:
+        run = first_line if peer.name == "bare deno run" else drive
+        return run(peer.command, peer.environment)
+
+    def first_start(peer: Peer) -> Figures:
+        evict(work, peer)
+        return start(peer)
+
+    starting = [peer for name, peer in peers.items() if name not in ("raw loop", "naive", "over 1769 MB")]
+    large = on("large-plain", "fetch loop", "runtime1, no code cache") + on("large", "runtime1")
+    unbundled = replace(peers["runtime1"], name="runtime1, unbundled", task="unbundled")
+    large.append(replace(unbundled, environment={**unbundled.environment, "_HANDLER": "src/main.handler"}))
+    yield Scenario("start, hello", 15, starting, start)
+    yield Scenario("start, large bundle", 9, large, start)
+    yield Scenario("start, hello, evicted", 9, starting, first_start)
+    yield Scenario("start, large bundle, evicted", 5, large, first_start)
+    without = ("bare deno run", "runtime2", "naive")
+    warm = [peer for name, peer in peers.items() if name not in without]
+    yield Scenario("warm, 100 B", 9, warm, loaded(Load(2000)))
+    yield Scenario("warm, 50 ms apart", 5, warm, loaded(Load(25, pause=0.05)))
+    both = [peer for peer in warm if peer.name not in ("runtime1, no code cache", "over 1769 MB")]
+    for name, size, count in (("100 KB", 100 * KB, 200), ("1 MB", MB, 40), ("5.9 MB", 59 * MB // 10, 12)):
+        yield Scenario(f"warm, {name} in", 5, both, loaded(Load(count, sent=size)))
+        yield Scenario(f"warm, {name} out", 5, both, loaded(Load(count, wanted=size)))
+    fresh = some("runtime1", "runtime2", "naive")
+    yield Scenario("process per invocation, back to back", 3, fresh, loaded(Load(60)))
+    frozen = Load(12, pause=0.1, is_frozen=True)
+    yield Scenario("process per invocation, 100 ms apart", 3, fresh, loaded(frozen))
+    streaming = on("streaming", "runtime1", "runtime2") + on("node-streaming", "Node client")
+    yield Scenario("first byte of a stream", 3, streaming, loaded(Load(12, pause=0.1)))
+    if can_share():
+        small = some("fetch loop", "runtime1", "Node client", "Python client", "runtime2")
+        for memory in MEMORIES:
+            yield Scenario(f"at {memory} MB", 3, small, loaded(Load(25), memory / 1769))
+    else:
+        print("bench: without shares of a processor: no control group may be made", file=sys.stderr)
+    yield from of_local_lambda(work)
+
+
+def of_local_lambda(work: Path) -> Iterator[Scenario]:
+    """Ours by so many clients, AWS's by one."""
+    stands = {f"ours, {clients} at once": clients for clients in local.CLIENTS}
+    try:
+        local.aws_emulator()
+        stands["AWS's emulator, 1"] = 0
+    except RuntimeError as why:
+        print(f"bench: without AWS's emulator: {why}", file=sys.stderr)
+
+    def run(peer: Peer) -> Figures:
+        clients = stands[peer.name]
+        return local.throughput_of_ours(clients) if clients else local.throughput_of_aws(work)
+
+    yield Scenario("local Lambda", 3, [Peer(name, [], {}, "hello") for name in stands], run)
+
+
+def measure(
+    work: Path, name: str, peers: list[Peer], rounds: int, run: Callable[[Peer], Figures]
+) -> dict[str, list[dict[str, float]]]:
+    """The rounds: everyone once, then everyone again."""
+    rows: dict[str, list[dict[str, float]]] = {peer.name: [] for peer in peers}
+    for number in range(rounds):
+        print(f"bench: {name}: round {number + 1} of {rounds}", file=sys.stderr)
+        for peer in peers:
+            stand(work, peer)
+            rows[peer.name].append(asdict(run(peer)))
+    return rows
+
+
+def facts(work: Path) -> dict[str, float | str]:
+    """Sizes in bytes, times of builds in ms, instructions of the bootstrap where they can be counted."""
+    found: dict[str, float | str] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "large"
+        shutil.copytree(HERE / "functions/large", source)
+        loaded = project.load(source)
+        began = time.perf_counter()
+        made = build.build_function(loaded)
+        found["build of the large function, ms"] = (time.perf_counter() - began) * 1000
+        build.build(loaded)
+        began = time.perf_counter()
+        build.up_to_date(loaded)
+        found["build without a change, ms"] = (time.perf_counter() - began) * 1000
+        found["function.zip of the large function"] = made.zip.path.stat().st_size
+        for path in sorted((source / "dist").glob("*layer*.zip")):
+            found[path.name] = path.stat().st_size
+    found["function.bundle.js of the large function"] = (work / "large/function.bundle.js").stat().st_size
+    found["bootstrap"] = (work / "layers/bootstrap").stat().st_size
+    found["instructions of the bootstrap until it starts Deno"] = instructions(work)
+    return found
+
+
+def instructions(work: Path) -> float | str:
+    """What the bootstrap executes to find that there is no Deno: all of its own start."""
+    bootstrap = work / "alone/bootstrap"
+    bootstrap.parent.mkdir(exist_ok=True)
+    shutil.copy(work / "layers/bootstrap", bootstrap)
+    shutil.copytree(work / "layers/lambdeno", bootstrap.parent / "lambdeno", dirs_exist_ok=True)
+    command = ["perf", "stat", "-x,", "-e", "instructions:u", str(bootstrap)]
+    environment = {
+        "AWS_LAMBDA_RUNTIME_API": "127.0.0.1:9",
+        "LAMBDA_TASK_ROOT": "/nowhere",
+        "PATH": "/nowhere",
+    }
+    try:
+        done = subprocess.run(
+            command,
+            env={**environment, "PATH": os.environ["PATH"]},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except OSError:
+        return "perf is not installed"
+    count = done.stderr.strip().splitlines()[-1].partition(",")[0]
+    return float(count) if count.isdigit() else "this machine counts none"
 
 
 if __name__ == "__main__":

@@ -1,5 +1,3 @@
-/** Answers at once. */
-export const handler = (_event: unknown, context: { awsRequestId: string }) => ({
-  ok: true,
-  id: context.awsRequestId,
-});
+/** Answers at once, or with as many bytes as the event asks for. */
+export const handler = (event: { size?: number }, context: { awsRequestId: string }) =>
+  event.size ? "x".repeat(event.size) : { ok: true, id: context.awsRequestId };
