@@ -107,18 +107,18 @@ def scenarios(work: Path, peers: dict[str, Peer]) -> Iterator[Scenario]:
     large = on("large-plain", "fetch loop", "runtime1, no code cache") + on("large", "runtime1")
     unbundled = replace(peers["runtime1"], name="runtime1, unbundled", task="unbundled")
     large.append(replace(unbundled, environment={**unbundled.environment, "_HANDLER": "src/main.handler"}))
-    yield Scenario("start, hello", 15, starting, start)
-    yield Scenario("start, large bundle", 9, large, start)
-    yield Scenario("start, hello, evicted", 9, starting, first_start)
+    yield Scenario("start, hello", 11, starting, start)
+    yield Scenario("start, large bundle", 7, large, start)
+    yield Scenario("start, hello, evicted", 7, starting, first_start)
     yield Scenario("start, large bundle, evicted", 5, large, first_start)
     without = ("bare deno run", "runtime2", "naive")
     warm = [peer for name, peer in peers.items() if name not in without]
-    yield Scenario("warm, 100 B", 9, warm, loaded(Load(2000)))
-    yield Scenario("warm, 50 ms apart", 5, warm, loaded(Load(25, pause=0.05)))
+    yield Scenario("warm, 100 B", 7, warm, loaded(Load(2000)))
+    yield Scenario("warm, 50 ms apart", 3, warm, loaded(Load(25, pause=0.05)))
     both = [peer for peer in warm if peer.name not in ("runtime1, no code cache", "over 1769 MB")]
-    for name, size, count in (("100 KB", 100 * KB, 200), ("1 MB", MB, 40), ("5.9 MB", 59 * MB // 10, 12)):
-        yield Scenario(f"warm, {name} in", 5, both, loaded(Load(count, sent=size)))
-        yield Scenario(f"warm, {name} out", 5, both, loaded(Load(count, wanted=size)))
+    for name, size, count in (("100 KB", 100 * KB, 200), ("1 MB", MB, 40), ("5.9 MB", 59 * MB // 10, 10)):
+        yield Scenario(f"warm, {name} in", 3, both, loaded(Load(count, sent=size)))
+        yield Scenario(f"warm, {name} out", 3, both, loaded(Load(count, wanted=size)))
     fresh = some("runtime1", "runtime2", "naive")
     yield Scenario("process per invocation, back to back", 3, fresh, loaded(Load(60)))
     frozen = Load(12, pause=0.1, is_frozen=True)

@@ -48,6 +48,9 @@ def stand(work: Path, peer: Peer) -> None:
     _install(work / peer.task, work / "var-task")  # which is /var/task
     _install(work / peer.layer, work / "opt")
     _empty(work / TMP)
+    # A new environment's: what Deno has compiled in another one is not there.
+    _empty(work / "deno_dir")
+    shutil.copytree(work / "deno_dir-new", work / "deno_dir", dirs_exist_ok=True)
 
 
 def evict(work: Path, peer: Peer) -> None:
@@ -91,7 +94,7 @@ def _build(work: Path) -> None:
     for name, source_name in (("node", "function.cjs"), ("node-streaming", "streaming.cjs")):
         (work / name).mkdir()
         shutil.copy(HERE / "peers" / source_name, work / name / "function.cjs")
-    databases = work / "deno_dir"  # the peers start with databases that exist: their best case
+    databases = work / "deno_dir-new"  # the peers start with databases that exist: their best case
     subprocess.run([work / "layers/bin/deno", "eval", "0"], env={"DENO_DIR": str(databases)}, check=True)
     time.sleep(0.1)
 

@@ -182,7 +182,7 @@ class Wire {
 
   /**
    * Writes all of it. Not awaited by those who send results: the next read can be asked for in the
-   * same turn of the event loop (150 µs an invocation instead of 168), and what is there to write
+   * same turn of the event loop (150 us an invocation instead of 168), and what is there to write
    * next is only known when the bootstrap has read all of this. What is small is in the kernel
    * when this returns, so that it survives this process. It is gone where a write fails, and
    * receive tells.
@@ -294,7 +294,7 @@ function headersOf(head) {
   const lines = head.split("\r\n");
   for (let i = 1; i < lines.length; i++) {
     const line = lines[i];
-    if (line.startsWith(" ") || line.startsWith("\t")) { // it goes on (RFC 9112 §5.2)
+    if (line.startsWith(" ") || line.startsWith("\t")) { // it goes on (RFC 9112, 5.2)
       headers.set(name, `${headers.get(name)} ${line.trim()}`.trim());
       continue;
     }

@@ -174,7 +174,7 @@ export class Outlet {
     await this.#close("");
   }
 
-  /** A chunk (RFC 9112 §7.1). @param {Uint8Array} bytes @param {string} [extension] @param {Uint8Array} [before] */
+  /** A chunk (RFC 9112, 7.1). @param {Uint8Array} bytes @param {string} [extension] @param {Uint8Array} [before] */
   #framed(bytes, extension = "", before) {
     const size = this.#encoded(`${bytes.length.toString(16)}${extension}\r\n`);
     const parts = before ? [before, size, bytes, NEW_LINE] : [size, bytes, NEW_LINE];
