@@ -100,10 +100,11 @@ def markdown(record: Mapping[str, Any]) -> str:
     scenarios = record["scenarios"]
     of = record["machine"]
     load, at_end = of["load"][0], of.get("load at the end", of["load"])[0]
+    busy = ", beside a program that computes all the time (`--busy`)" if of.get("busy") else ""
     lines = [
         "# Figures",
         "",
-        f"Made by `make bench` on {of['date'][:10]}: {of['cores']} cores ({of['processor']}),"
+        f"Made by `make bench` on {of['date'][:10]}{busy}: {of['cores']} cores ({of['processor']}),"
         f" Linux {of['kernel']}, load {load:.2f} at the start and {at_end:.2f} at the end."
         " Medians of interleaved rounds (minimum to maximum);"
         " in bold the ratio to the fetch loop in the same Deno. Peers run on what their package"

@@ -7,6 +7,7 @@ make bench                                   # all of it, into bench/results/: a
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import platform
 import re
@@ -49,13 +50,15 @@ def main() -> None:
     options.add_argument("--only", default="", help="scenarios: a regular expression")
     options.add_argument("--peers", default="", help="peers: a regular expression")
     options.add_argument("--rounds", type=int, default=0, help="in place of each scenario's own number")
+    options.add_argument("--busy", action="store_true", help="beside a program that computes all the time")
     options.add_argument("--into", type=Path, help="a folder for the JSON, the Markdown and the plots")
     chosen = options.parse_args()
-    with prepared() as work:
+    with prepared() as work, other_work(is_wanted=chosen.busy):
         peers, skipped = everyone(work)
         for name, why in skipped.items():
             print(f"bench: without {name}: {why}", file=sys.stderr)
         record: dict[str, Any] = {"machine": machine(), "skipped": skipped, "scenarios": {}}
+        record["machine"]["busy"] = chosen.busy
         for scenario in scenarios(work, peers):
             if not re.search(chosen.only, scenario.name):
                 continue
@@ -68,6 +71,20 @@ def main() -> None:
         record["machine"]["load at the end"] = os.getloadavg()
         if chosen.into:
             report.write(record, chosen.into)
+
+
+@contextlib.contextmanager
+def other_work(*, is_wanted: bool) -> Iterator[None]:
+    """A neighbour that takes what it can get of one processor."""
+    if not is_wanted:
+        yield
+        return
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as neighbour:
+        try:
+            time.sleep(1)
+            yield
+        finally:
+            neighbour.kill()
 
 
 def machine() -> dict[str, object]:

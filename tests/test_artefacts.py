@@ -271,3 +271,9 @@ def test_a_cache_that_never_holds_is_an_error(copy: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(codecache, "MISS", codecache.HIT)
     with pytest.raises(BuildError, match="The code cache does not hold"):
         build.build_function(project.load(copy))
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_the_bridge_is_ascii(name: str) -> None:
+    """V8 takes such a source as it lies in memory; any other is decoded at each start."""
+    assert (build.LAYER / "lambdeno" / name).read_text("utf-8").isascii()

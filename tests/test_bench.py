@@ -48,7 +48,7 @@ def make(tmp_path: Path) -> Make:
 
 def run(folder: Path, *arguments: str, status: int = 0) -> subprocess.CompletedProcess[str]:
     """The command, with its exit status looked at."""
-    command = [LAMBDENO, "bench", "--project", folder, *arguments]
+    command = [str(LAMBDENO), "bench", "--project", str(folder), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == status, done.stderr
     assert "Traceback" not in done.stderr

@@ -127,9 +127,11 @@ class Wire {
   /** Sends a handler's result. @param {string} json */
   sendResult(json) {
     const head = RESULT_HEAD.length;
-    // Room for text of ASCII, and some more; a buffer that is kept is not mapped page by page each time.
-    const room = head + json.length + SMALL;
-    if (room > this.#output.length) this.#output = grown(RESULT_HEAD, room, head);
+    if (head + json.length * 3 > this.#output.length) { // UTF-8 has at most 3 bytes for a UTF-16 unit
+      // Room for text of ASCII, and some more; what is kept is not mapped page by page each time.
+      const room = head + json.length + SMALL;
+      if (room > this.#output.length) this.#output = grown(RESULT_HEAD, room, head);
+    }
     const output = this.#output;
     const { read, written } = encoder.encodeInto(json, output.subarray(head));
     if (read < json.length || written >= 10 ** DIGITS) {
