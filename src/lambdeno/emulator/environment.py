@@ -86,6 +86,7 @@ class Environment:
         self._sampled = 0.0
         self._memory = 0
         self._is_dead = False
+        self._is_reported = self._asks_early = False  # END and REPORT come before the next START
         self._starting = asyncio.Lock()  # a start is never left half done
         self.idle_since = 0.0  # time.monotonic
 
@@ -119,6 +120,7 @@ class Environment:
         """Handle one event; initialises first, on the function's time, where that is still to do."""
         function = self._function
         self._invocation = self._log.invocation = invocation
+        self._is_reported = self._asks_early = False
         invocation.start(function.timeout)
         self._log.line(self._lines.start(invocation.request_id))
         loop = asyncio.get_running_loop()
@@ -136,8 +138,13 @@ class Environment:
                 initialising.cancel()
         if not invocation.outcome.done():
             self._api.offer(invocation)
-        outcome = await asyncio.shield(invocation.outcome)
-        self._report(invocation, outcome)
+        try:
+            outcome = await asyncio.shield(invocation.outcome)
+            self._report(invocation, outcome)
+        finally:
+            self._is_reported = True
+            if self._asks_early:
+                self._became_idle()
         return outcome
 
     def report_failed(self, invocation: Invocation, outcome: Outcome) -> None:
@@ -222,7 +229,10 @@ class Environment:
         self._died()
 
     def _became_idle(self) -> None:
-        """The runtime has asked for the next event."""
+        """The runtime has asked for the next event, perhaps in one write with its answer to the last one."""
+        if self._invocation and not self._is_reported:
+            self._asks_early = True
+            return
         self._cancel_timers()
         self._invocation = self._log.invocation = None
         if not self._is_dead:
