@@ -420,3 +420,100 @@ def test_a_port_that_is_taken(folder: Path) -> None:
         )
     assert done.returncode
     assert f"127.0.0.1:{port}: the port is in use" in done.stderr
+
+
+# --- what is watched ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shop(folder: Path) -> Path:
+    """The project imports code that lies outside of its folder."""
+    (folder.parent / "lib").mkdir()
+    (folder.parent / "lib/word.ts").write_text('export const WORD: string = "one";\n')
+    source = SOURCE.replace('const WORD: string = "one";', 'import { WORD } from "../../lib/word.ts";')
+    (folder / "src/main.ts").write_text(source)
+    return folder
+
+
+def replaced(path: Path) -> None:
+    """``mv`` of a file that is older than the one in its place."""
+    aside = path.with_name("aside")
+    aside.write_text('export const WORD: string = "two";\n')
+    os.utime(aside, (1_000_000_000, 1_000_000_000))
+    aside.replace(path)
+
+
+def swapped(path: Path) -> None:
+    """Another folder in the folder's place, as ``git checkout`` makes it."""
+    new = path.parent.with_name("new")
+    new.mkdir()
+    (new / path.name).write_text('export const WORD: string = "two";\n')
+    shutil.rmtree(path.parent)
+    new.rename(path.parent)
+
+
+@pytest.mark.parametrize("change", [replaced, swapped])
+def test_an_input_outside_of_the_folder_is_watched(
+    start: Start, shop: Path, change: Callable[[Path], None]
+) -> None:
+    """Shared code is swapped in as well, however it came to be another."""
+    dev = start()
+    assert dev.get() == (200, "one")
+    after = len(dev.rows)
+    change(shop.parent / "lib/word.ts")
+    dev.row("rebuilt", after=after)
+    assert dev.get() == (200, "two")
+    after = len(dev.rows)
+    (shop.parent / "lib/word.ts").write_text('export const WORD: string = "three";\n')
+    dev.row("rebuilt", after=after)
+    assert dev.get() == (200, "three")
+
+
+def test_an_import_that_comes_back_heals(start: Start, shop: Path) -> None:
+    """A module that is gone is told; once it is there again, the code answers."""
+    dev = start()
+    assert dev.get() == (200, "one")
+    after = len(dev.rows)
+    (shop.parent / "lib/word.ts").rename(shop.parent / "lib/away.ts")
+    dev.row("failed", after=after)
+    (shop.parent / "lib/word.ts").write_text('export const WORD: string = "two";\n')
+    dev.row("rebuilt", after=after)
+    assert dev.get() == (200, "two")
+
+
+def test_what_is_no_input_is_not_watched(start: Start, shop: Path) -> None:
+    """A page, a log, a module that nobody imports, a file saved as it was: only the edit rebuilds."""
+    dev = start()
+    dev.get()
+    after = len(dev.rows)
+    for number in range(3):
+        (shop / "README.md").write_text(f"{number}")
+        (shop / "dev.log").write_text(f"{number}")
+        (shop / "src/other.ts").write_text(f"export const other = {number};\n")
+        (shop / "src/main.ts").write_text((shop / "src/main.ts").read_text())
+        time.sleep(0.4)
+    (shop.parent / "lib/word.ts").write_text('export const WORD: string = "two";\n')
+    dev.row("rebuilt", after=after)
+    assert [row["type"] for row in dev.rows[after:]].count("rebuilt") == 1
+
+
+def test_its_own_output_in_the_project_is_no_change(shop: Path) -> None:
+    """``lambdeno dev > dev.log`` in the project folder builds once, also where all files are included."""
+    (shop / "lambdeno.toml").write_text('name = "edited"\n[build]\ninclude = ["**/*.*"]\n')
+    command = [LAMBDENO, "dev", "--json", "--port", "0", "--url-port", "0"]
+    log = shop / "dev.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, cwd=shop, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        until = time.monotonic() + SLOWEST
+        while '"ready"' not in log.read_text():
+            assert time.monotonic() < until, log.read_text()
+            time.sleep(0.05)
+        ready = next(json.loads(line) for line in log.read_text().splitlines() if '"ready"' in line)
+        urllib.request.urlopen(ready["url"], timeout=SLOWEST).close()  # which logs a line
+        time.sleep(2)
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(SLOWEST)
+    assert "said one" in log.read_text()
+    assert '"rebuilt"' not in log.read_text()

@@ -9,15 +9,17 @@ function        deno check -> deno bundle -> + source map + code cache + include
 from __future__ import annotations
 
 import base64
+import contextlib
 import functools
 import hashlib
+import itertools
 import json
 import os
 import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from importlib import resources
@@ -28,11 +30,12 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 import lambdeno
-from lambdeno import archive, codecache, deno, interpreter, sbom, unbundled
+from lambdeno import archive, codecache, deno, graph, interpreter, sbom, unbundled
 from lambdeno.archive import Entry, Zip
 from lambdeno.emulator import Function, host_architecture
-from lambdeno.errors import ArtifactError, BuildError, DenoError, ProjectError
-from lambdeno.project import Project, Runtime2
+from lambdeno.errors import ArtifactError, BuildError, DenoError, LambdenoError, ProjectError
+from lambdeno.inputs import Inputs, InputsBuilder, difference, record, recorded, remembered
+from lambdeno.project import FILE, Project, Runtime2
 
 __all__ = [
     "KINDS",
@@ -44,8 +47,9 @@ __all__ = [
     "build_runtime_layer",
     "bundle_into",
     "check_types",
+    "current_inputs",
     "fill_code_cache",
-    "function_stands",
+    "function_inputs",
     "lambda_runtime",
     "layer_modules",
     "manifest",
@@ -53,6 +57,7 @@ __all__ = [
 ]
 
 KINDS = ("deno-layer", "runtime-layer", "function")
+ATTEMPTS = 3  # builds of a function whose files change meanwhile
 MANIFEST = "manifest.json"
 SBOM = "sbom.json"
 LAYER = Path(str(resources.files("lambdeno").joinpath("layer")))
@@ -60,6 +65,7 @@ BUNDLE = "function.bundle.js"
 SOURCE_MAP = "function.bundle.js.map"
 PACKAGE = ("deno.json", "deno.jsonc", "package.json")  # one of them makes a folder a package
 CACHED = re.compile(r"/npm/(?:[^/]+/)+?((?:@[^/]+/)?[^/@]+)/(\d+\.\d+\.\d+[^/]*)/(.+)")  # in Deno's cache
+REMOTE = re.compile("[a-z]+://")  # a source that came from another machine
 FOREIGN = re.compile(r"[a-z]+:|(?:.*/)?node_modules/")  # a source that the author did not write
 DIGITS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"  # of a map's numbers
 NEVER = (
@@ -129,6 +135,7 @@ def build(project: Project, watcher: Watcher = Watcher()) -> list[Artefact]:
 
 def build_deno_layer(project: Project, watcher: Watcher = Watcher()) -> Artefact:
     """``deno-layer-<arch>.zip``: /opt/bin/deno and nothing else."""
+    inputs = _deno_layer_inputs(project, watcher)
     binary = _deno(project, f"linux-{project.architecture}", watcher)
     deno.verify(binary)
     entries = [Entry("bin/deno", binary.path, executable=True)]
@@ -142,11 +149,12 @@ def build_deno_layer(project: Project, watcher: Watcher = Watcher()) -> Artefact
     if zipped is None:
         watcher.step("Compress the Deno layer")
         zipped = _write(path, entries, watcher)
-    return _record(project, Artefact("deno-layer", zipped, facts))
+    return _record(project, Artefact("deno-layer", zipped, facts), inputs)
 
 
 def build_runtime_layer(project: Project, watcher: Watcher = Watcher()) -> Artefact:
     """``runtime-layer.zip``: /opt/bootstrap and /opt/lambdeno."""
+    inputs = _runtime_layer_inputs(project, watcher)
     entries = _layer_entries(project, watcher)
     facts = _runtime_facts(project, entries)
     notes: list[str] = []
@@ -161,16 +169,45 @@ def build_runtime_layer(project: Project, watcher: Watcher = Watcher()) -> Artef
     if not project.build.bundle:
         facts["files"] = len(entries)
     zipped = _write(project.dist / "runtime-layer.zip", entries, watcher)
-    return _record(project, Artefact("runtime-layer", zipped, facts, tuple(notes)))
+    return _record(project, Artefact("runtime-layer", zipped, facts, tuple(notes)), inputs)
 
 
 def build_function(project: Project, watcher: Watcher = Watcher()) -> Artefact:
-    """``function.zip``: function.bundle.js, its code cache, and what ``build.include`` names."""
+    """``function.zip``: function.bundle.js, its code cache, and what ``build.include`` names.
+
+    Built again where a file changes meanwhile: the artefact is of one moment. Raises LambdenoError.
+    """
     entry = project.root / project.entry
     if not entry.is_file():
         raise ProjectError(
             f'No entry file "{entry}"', 'create it, or name another as "entry" in lambdeno.toml'
         )
+    for _ in range(ATTEMPTS):
+        _lock(project, watcher)
+        before = function_inputs(project, watcher)
+        try:
+            artefact, packaged = _function(project, watcher)
+        except LambdenoError:
+            if before.is_untouched():
+                raise
+        else:
+            after = function_inputs(project, watcher, packaged)
+            if _is_same_moment(before, after):
+                return _record(project, artefact, after)
+        watcher.step("Files changed during the build: build again")
+    raise BuildError(
+        f'Cannot build "{project.entry}": its files change during each build',
+        "wait until nothing writes them any more, and build again",
+    )
+
+
+def _is_same_moment(before: Inputs, after: Inputs) -> bool:
+    """True if nothing changed between two looks at the inputs; the second one may know of more packages."""
+    return before.is_untouched() and before.digests.items() <= after.digests.items()
+
+
+def _function(project: Project, watcher: Watcher) -> tuple[Artefact, tuple[Path, ...]]:
+    """One build of function.zip, and the files of packages that are in its bundle."""
     host = _deno(project, deno.host_platform(), watcher)
     layer = _layer_entries(project, watcher)
     if project.build.check:
@@ -184,9 +221,10 @@ def build_function(project: Project, watcher: Watcher = Watcher()) -> Artefact:
         "runtime": archive.digest(layer),
     }
     entries = list(_included(project))
+    packaged: tuple[Path, ...] = ()
     if project.build.bundle:
         watcher.step(f"Bundle {project.entry}")
-        bundle, source_map = _bundle(host, project)
+        bundle, source_map, packaged = _bundle(host, project)
         if project.build.source_map:
             bundle += f"//# sourceMappingURL={SOURCE_MAP}\n"
             entries.append(Entry(SOURCE_MAP, _compact(_own_code(source_map))))
@@ -195,6 +233,7 @@ def build_function(project: Project, watcher: Watcher = Watcher()) -> Artefact:
     else:
         watcher.step(f"Gather the modules of {project.entry}")
         entries, starts = _gathered(host, project)
+        packaged = tuple(entry.content for entry in entries if isinstance(entry.content, Path))
         opt = [*layer, Entry("bin/deno", host.path, executable=True)]
         entries += _transpiled(opt, project, entries, starts)
     why_not = (
@@ -214,7 +253,7 @@ def build_function(project: Project, watcher: Watcher = Watcher()) -> Artefact:
     zipped = _write(project.dist / "function.zip", entries, watcher)
     if project.build.bundle:
         _write_beside(project.dist / SOURCE_MAP, _compact(source_map))
-    return _record(project, Artefact("function", zipped, facts, tuple(notes)))
+    return Artefact("function", zipped, facts, tuple(notes)), packaged
 
 
 def fill_code_cache(folder: Path, project: Project) -> None:
@@ -227,16 +266,27 @@ def check_types(project: Project) -> None:
     _check(_deno(project, deno.host_platform(), Watcher()), project)
 
 
-def bundle_into(folder: Path, project: Project, *, for_debugger: bool = False) -> None:
-    """The function's files in a folder, as fast as they can be had: not minified, without a code cache.
+def bundle_into(folder: Path, project: Project, *, for_debugger: bool = False) -> Inputs:
+    """Write the function's files to a folder, as fast as they can be had: not minified, without a code cache.
 
+    Return the inputs; where one changes meanwhile, those of before: a look at them shows that they changed.
     For a debugger the bundle carries its map and the sources' text. Raises LambdenoError.
     """
+    _lock(project, Watcher())
+    before = function_inputs(project)
+    packaged = _write_function(folder, project, for_debugger=for_debugger)
+    after = function_inputs(project, packaged=packaged)
+    return after if _is_same_moment(before, after) else before
+
+
+def _write_function(folder: Path, project: Project, *, for_debugger: bool) -> tuple[Path, ...]:
+    """Write the function's files to a folder; return the files of packages that are in its bundle."""
+    binary = _deno(project, deno.host_platform(), Watcher())
     if not project.build.bundle:
-        codecache.lay_out(folder, _gathered(_deno(project, deno.host_platform(), Watcher()), project)[0])
-        return
+        codecache.lay_out(folder, _gathered(binary, project)[0])
+        return ()
     plain = msgspec.structs.replace(project, build=msgspec.structs.replace(project.build, minify=False))
-    bundle, source_map = _bundle(_deno(project, deno.host_platform(), Watcher()), plain)
+    bundle, source_map, packaged = _bundle(binary, plain)
     entries = list(_included(project))
     if for_debugger:
         root = project.root.resolve().as_uri() + "/"  # so that an editor finds its own files
@@ -246,57 +296,128 @@ def bundle_into(folder: Path, project: Project, *, for_debugger: bool = False) -
         bundle += f"//# sourceMappingURL={SOURCE_MAP}\n"
         entries.append(Entry(SOURCE_MAP, _compact(_own_code(source_map))))
     codecache.lay_out(folder, [*entries, Entry(BUNDLE, bundle.encode())])
+    return packaged
 
 
 def up_to_date(
     project: Project, watcher: Watcher = Watcher(), kinds: Collection[str] = KINDS
 ) -> dict[str, Any]:
-    """The manifest, after building what is missing of these kinds or older than what it is made from."""
-    rows = manifest(project)
-    deno_facts = {"version": project.deno.version, "architecture": project.architecture}
-    if "deno-layer" in kinds and not _stands(project, rows.get("deno-layer"), deno_facts):
+    """The manifest, after building each artefact of these kinds that is missing, or of other inputs."""
+    if "deno-layer" in kinds and not _stands(project, "deno-layer", _deno_layer_inputs(project, watcher)):
         build_deno_layer(project, watcher)
-    if kinds == ("deno-layer",):
-        return manifest(project)
-    runtime = _runtime_facts(project, _layer_entries(project, watcher))
-    if "runtime-layer" in kinds and not _stands(project, rows.get("runtime-layer"), runtime):
+    if "runtime-layer" in kinds and not _stands(
+        project, "runtime-layer", _runtime_layer_inputs(project, watcher)
+    ):
         build_runtime_layer(project, watcher)
-    if "function" in kinds and not function_stands(project):
+    if "function" in kinds and current_inputs(project, watcher) is None:
         build_function(project, watcher)
     return manifest(project)
 
 
-def function_stands(project: Project) -> bool:
-    """Whether ``function.zip`` is there, made from the files, the layer and the Deno that are."""
-    source = archive.digest(_layer_entries(project, Watcher()))
-    facts = {"runtime": source, "deno": project.deno.version}
-    return _stands(project, manifest(project).get("function"), facts) and not _edited(project)
+def current_inputs(project: Project, watcher: Watcher = Watcher()) -> Inputs | None:
+    """The inputs of ``function.zip`` if it was built from just these; None if it has to be built."""
+    row = manifest(project).get("function")
+    names = {name for known in recorded(row["sha256"]) for name in known} if row else set()
+    inputs = function_inputs(project, watcher, names=names)
+    return inputs if _stands(project, "function", inputs) else None
 
 
-def _stands(project: Project, row: dict[str, Any] | None, facts: dict[str, Any]) -> bool:
-    """Whether an artefact is there as the manifest has it, and made from these facts."""
-    if row is None or any(row.get(key) != value for key, value in facts.items()):
-        return False
-    path = project.dist / row["file"]
-    return path.is_file() and bool(path.stat().st_size == row["size"])
+def function_inputs(
+    project: Project,
+    watcher: Watcher = Watcher(),
+    packaged: Iterable[Path] = (),
+    names: Iterable[str] = (),
+) -> Inputs:
+    """All that ``function.zip`` is made from, as it is now.
 
-
-def _edited(project: Project) -> bool:
-    """Whether a file of the project is newer than function.zip."""
-    built = (project.dist / "function.zip").stat().st_mtime_ns
-    for folder, names, files in os.walk(project.root):
-        names[:] = [name for name in names if name not in ("dist", "node_modules", ".git")]
-        if any(_changed(Path(folder, name)) > built for name in files):
-            return True
-    return False
-
-
-def _changed(path: Path) -> int:
-    """When a file was last written, in ns; 0 for what leads nowhere, as an editor's lock does."""
+    ``packaged`` are files of packages that are in the artefact; ``names`` are names of inputs, those of
+    packages among them. An import that cannot be resolved is an input as well: there is no artefact then.
+    """
+    root = project.root.resolve()
+    binary = _deno(project, deno.host_platform(), watcher)
+    found = InputsBuilder(remembered(root))
+    _add_layer(found, project)
+    found.fact("deno", f"{binary.version} {binary.sha256}")
+    found.fact("settings", hashlib.sha256(_settings(project)).hexdigest())
+    found.file(FILE, root / FILE)
+    modules = graph.Graph(())
+    included: list[Entry] = []
     try:
-        return path.stat().st_mtime_ns
-    except OSError:
-        return 0
+        included = list(_included(project))
+        starts = [project.entry] if project.build.bundle else unbundled.starts(project, included)
+        flags = [graph.FROZEN, *project.deno.imports]
+        modules = graph.read(binary, project, starts, flags)
+    except LambdenoError as error:
+        found.fact("problem", f"{error} {error.detail} {getattr(error, 'said', '')}")
+    for folder in _included_folders(project):
+        found.folder(folder)
+    for entry in included:
+        if isinstance(entry.content, Path):
+            found.file(entry.name, entry.content, executable=entry.executable)
+    for specifier, path in {"": root / project.entry, **modules.modules}.items():
+        is_remote = specifier and not specifier.startswith("file:")
+        found.file(specifier if is_remote else graph.named(path, root), path)
+    for path in graph.config_files({root, *(path.parent for path in modules.files)}):
+        found.file(graph.named(path, root), path)
+    found.fact("graph", hashlib.sha256(repr(modules.portable_edges(root)).encode()).hexdigest())
+    if not project.build.bundle:
+        packaged = [*packaged, *unbundled.package_files(modules)]
+    for name, folder in modules.packages.items():
+        found.file(f"npm:{name}/package.json", folder / "package.json")
+    for path in packaged:
+        found.file(graph.named(path, root, modules.packages), path)
+    for name in names:
+        if package_file := modules.package_file(name):
+            found.file(name, package_file)
+    return found.build()
+
+
+def _settings(project: Project) -> bytes:
+    """The settings as bytes, without where the project is."""
+    return msgspec.json.encode(msgspec.structs.replace(project, root=Path()), enc_hook=str)
+
+
+def _add_layer(found: InputsBuilder, project: Project) -> None:
+    """What the runtime layer is made from: its files, the interpreter's recipe, the way it is compiled."""
+    found.fact("lambdeno", lambdeno.__version__)
+    found.fact("shape", f"{project.shape} {project.architecture}")
+    if project.shape == "managed":
+        found.fact("python", str(sys.implementation.cache_tag))
+    paths = [*LAYER.glob("*"), *LAYER.glob("lambdeno/*")]
+    if project.shape == "os-only":
+        paths += interpreter.sources(project.architecture)
+    for path in sorted(path for path in paths if path.is_file()):
+        found.file(f"lambdeno:{path.parent.name}/{path.name}", path)
+
+
+def _runtime_layer_inputs(project: Project, watcher: Watcher) -> Inputs:
+    binary = _deno(project, deno.host_platform(), watcher)
+    found = InputsBuilder(remembered(project.root))
+    _add_layer(found, project)
+    found.fact("deno", f"{binary.version} {binary.sha256}")
+    return found.build()
+
+
+def _deno_layer_inputs(project: Project, watcher: Watcher) -> Inputs:
+    binary = _deno(project, f"linux-{project.architecture}", watcher)
+    found = InputsBuilder(remembered(project.root))
+    found.fact("lambdeno", lambdeno.__version__)
+    found.fact("deno", f"{binary.platform} {binary.version} {binary.sha256}")
+    return found.build()
+
+
+def _stands(project: Project, kind: str, inputs: Inputs) -> bool:
+    """True if an artefact is there as this machine made it, from these inputs."""
+    row = manifest(project).get(kind)
+    if row is None:
+        return False
+    digests = remembered(project.root)
+    is_whole = digests.of(project.dist / row["file"]) == row["sha256"]
+    digests.save()
+    if not is_whole or difference(recorded(row["sha256"]), inputs.digests):
+        return False
+    lacks_cache = row.get("code_cache") is False and project.build.code_cache
+    return not lacks_cache or bool(codecache.obstacle(project.architecture))
 
 
 def _runtime_facts(project: Project, layer: list[Entry]) -> dict[str, Any]:
@@ -389,13 +510,13 @@ def _deno_entry(project: Project, watcher: Watcher) -> Entry:
 
 
 def _check(binary: deno.Binary, project: Project) -> None:
-    done = deno.run(binary, ["check", *_lock(project), *project.deno.imports, project.entry], project.root)
+    done = deno.run(binary, ["check", graph.FROZEN, *project.deno.imports, project.entry], project.root)
     if done.returncode:
         raise _refusal(done.stderr, f'"{project.entry}" does not pass deno check')
 
 
-def _bundle(binary: deno.Binary, project: Project) -> tuple[str, dict[str, Any]]:
-    """The bundle and its source map."""
+def _bundle(binary: deno.Binary, project: Project) -> tuple[str, dict[str, Any], tuple[Path, ...]]:
+    """The bundle, its source map, and the files that are in it."""
     with tempfile.TemporaryDirectory(prefix="lambdeno-bundle-") as folder:
         output = Path(folder) / BUNDLE
         arguments = [
@@ -405,18 +526,24 @@ def _bundle(binary: deno.Binary, project: Project) -> tuple[str, dict[str, Any]]
             "--sourcemap=external",
             *(["--minify"] if project.build.minify else []),
             *(["--keep-names"] if project.build.keep_names else []),
-            *_lock(project),
+            graph.FROZEN,
             *project.deno.imports,
         ]
         done = deno.run(binary, [*arguments, "-o", output, project.entry], project.root)
         if done.returncode or not output.is_file():
             raise _refusal(done.stderr, f'Cannot bundle "{project.entry}"')
         source_map = json.loads(Path(folder, SOURCE_MAP).read_bytes())
+        files = tuple(_source_file(name, folder) for name in source_map["sources"] if not REMOTE.match(name))
         # esbuild writes the sources relative to the output folder, which is a new one each time.
         source_map["sources"] = [_from_root(name, folder, project.root) for name in source_map["sources"]]
         bundle = _as_mapped(output.read_bytes().decode())
         places = _places(bundle)
-        return places + bundle, _moved(source_map, len(places))
+        return places + bundle, _moved(source_map, len(places)), files
+
+
+def _source_file(source: str, output: str) -> Path:
+    """The file of a source, which the map has relative to the output folder. Deno writes paths as URLs."""
+    return Path(os.path.normpath(Path(output, unquote(source))))
 
 
 def _places(bundle: str) -> str:
@@ -447,7 +574,7 @@ def _gathered(binary: deno.Binary, project: Project) -> tuple[list[Entry], list[
     with tempfile.TemporaryDirectory(prefix="lambdeno-modules-") as folder:
         try:
             return unbundled.gather(binary, project, _included(project), Path(folder))
-        except unbundled.Refusal as error:
+        except graph.Refusal as error:
             raise _refusal(error.said, error.message) from None
 
 
@@ -489,12 +616,12 @@ def _as_long(text: str, former: str) -> str:
 def _from_root(source: str, output: str, root: Path) -> str:
     """A source as the project folder sees it, the same on every machine.
 
-    What lies outside goes by its package, or its folder. Deno writes paths as URLs.
+    What lies outside goes by its package, or its folder.
     """
-    if re.match("[a-z]+://", source):
+    if REMOTE.match(source):
         url = urlsplit(source)
         return f"{url.scheme}://{url.netloc.rpartition('@')[2]}{url.path}"  # no credentials, no token
-    path, home = Path(os.path.normpath(Path(output, unquote(source)))), root.resolve()
+    path, home = _source_file(source, output), root.resolve()
     inside = path.is_relative_to(home)
     if cached := CACHED.search(f"/{path.relative_to(home).as_posix()}" if inside else path.as_posix()):
         return f"npm:{cached[1]}@{cached[2]}/{cached[3]}"
@@ -568,9 +695,15 @@ def _digits(numbers: Sequence[int]) -> str:
     return text
 
 
-def _lock(project: Project) -> list[str]:
-    """deno.lock is law where there is one: no version changes behind the author's back."""
-    return ["--frozen"] if (project.root / "deno.lock").exists() else []
+def _lock(project: Project, watcher: Watcher) -> None:
+    """See that the lock file covers the entry's modules; say so where it had to be written."""
+    binary = _deno(project, deno.host_platform(), watcher)
+    try:
+        is_new = graph.lock(binary, project)
+    except graph.Refusal as error:
+        raise _refusal(error.said, error.message) from None
+    if is_new:
+        watcher.step(f"Wrote {graph.lock_file(project)}: from now on it decides the packages' versions")
 
 
 def _refusal(said: str, what: str) -> DenoError:
@@ -580,7 +713,8 @@ def _refusal(said: str, what: str) -> DenoError:
     if "lockfile is out of date" in text:
         return DenoError(
             "deno.lock does not fit the imports",
-            "run: lambdeno deno install, and look at what changes",
+            "run: lambdeno deno install --frozen=false, for a package that deno.json does not name with"
+            " --entrypoint and the module that imports it; look at what changes",
             detail=text,
         )
     place = re.search(r"at (?:file://)?(\S+:\d+:\d+)", text)
@@ -598,6 +732,8 @@ def _included(project: Project) -> Iterator[Entry]:
     """The files that ``build.include`` names, each once, without those that must never ship."""
     root = project.root.resolve()
     for path in sorted({path for pattern in project.build.include for path in _matches(root, pattern)}):
+        if _is_our_output(path):
+            continue
         name, real = path.relative_to(root), path.resolve()
         if not real.is_relative_to(root):
             raise ProjectError(
@@ -612,9 +748,34 @@ def _included(project: Project) -> Iterator[Entry]:
         yield Entry(name.as_posix(), path, os.access(path, os.X_OK))
 
 
+def _included_folders(project: Project) -> Iterator[Path]:
+    """The folders whose files a pattern of ``build.include`` may name."""
+    root = project.root.resolve()
+    for pattern in project.build.include:
+        parts = PurePosixPath(pattern).parts
+        if _leaves(pattern):
+            continue
+        fixed = list(itertools.takewhile(lambda part: not re.search(r"[*?[]", part), parts[:-1]))
+        for folder, names, _ in os.walk(root.joinpath(*fixed)):
+            names[:] = [name for name in names if _may_ship(Path(folder, name).relative_to(root))]
+            yield Path(folder)
+
+
+def _is_our_output(path: Path) -> bool:
+    """True for the file that this command prints to (``lambdeno dev > dev.log``): it is never at rest."""
+    with contextlib.suppress(OSError, ValueError):
+        return any(os.path.samestat(path.stat(), os.fstat(descriptor)) for descriptor in (1, 2))
+    return False
+
+
+def _leaves(pattern: str) -> bool:
+    """True for a pattern that leads out of the project folder."""
+    return PurePosixPath(pattern).is_absolute() or ".." in PurePosixPath(pattern).parts
+
+
 def _matches(root: Path, pattern: str) -> list[Path]:
     """The files that a pattern names and that may ship. Raises ProjectError where there are none."""
-    if PurePosixPath(pattern).is_absolute() or ".." in PurePosixPath(pattern).parts:
+    if _leaves(pattern):
         raise ProjectError(
             f'build.include has "{pattern}", which leaves the project folder',
             "name files in the project folder",
@@ -720,9 +881,10 @@ def _unchanged(project: Project, kind: str, path: Path, entries: list[Entry]) ->
     return Zip(path, wanted, last["sha256"], path.stat().st_size, unpacked, tuple(entries))
 
 
-def _record(project: Project, artefact: Artefact) -> Artefact:
+def _record(project: Project, artefact: Artefact, inputs: Inputs) -> Artefact:
     """Write the artefact into manifest.json, beside what else was built."""
     zipped = artefact.zip
+    record(zipped.sha256, inputs.digests)
     row = {
         "file": zipped.path.name,
         "digest": zipped.digest,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import shutil
 import signal
 import tempfile
@@ -18,25 +19,28 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
-from watchfiles import Change, DefaultFilter, awatch
+from watchfiles import Change, awatch
 
 from lambdeno.build import (
     Watcher,
     bundle_into,
     check_types,
-    function_stands,
+    current_inputs,
+    function_inputs,
     lambda_runtime,
     up_to_date,
 )
 from lambdeno.cache import cache_folder
 from lambdeno.emulator import Cors, Form, Function, FunctionUrl, LocalLambda, LogSink, choose_sandbox
 from lambdeno.errors import LambdenoError, UsageError
+from lambdeno.inputs import Inputs
 from lambdeno.project import Project, load
 
 __all__ = ["Narrator", "Options", "Session", "begin", "local_function", "serve"]
 
 LAYERS = ("deno-layer", "runtime-layer")
 STEP, DEBOUNCE = 30, 400  # ms: an editor's burst of writes is over; a longer one is cut
+LOOK = 500  # ms between two looks at the inputs, where no event comes (folders above, other file systems)
 DEBUG_TIMEOUT = 900  # s: Lambda's longest; at a breakpoint time passes
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
@@ -93,6 +97,7 @@ class Session:
     """One project's time in the local Lambda."""
 
     function: Function  # the first build
+    inputs: Inputs  # of the last build
 
     def __init__(self, folder: Path, project: Project, options: Options) -> None:
         self.folder = folder
@@ -112,12 +117,15 @@ class Session:
             self._layers = tuple(project.dist / made[kind]["file"] for kind in LAYERS)
             self._layers_for = wanted
         number = next(self._numbers)
-        if number == 1 and not self.options.inspect and function_stands(project):
+        standing = None if number > 1 or self.options.inspect else current_inputs(project)
+        if standing:
             code = project.dist / "function.zip"  # what would be deployed, there already
+            self.inputs = standing
         else:
             watcher.step(f"Bundle {project.entry}")
             code = self.temp / f"build-{number}"
-            bundle_into(code, project, for_debugger=bool(self.options.inspect))
+            self.inputs = function_inputs(project)  # also of a build that fails
+            self.inputs = bundle_into(code, project, for_debugger=bool(self.options.inspect))
         more: dict[str, Any] = {}
         if self.options.inspect:
             more = {"concurrency": 1, "timeout": DEBUG_TIMEOUT}
@@ -159,10 +167,7 @@ class Session:
     async def _follow(self, local: LocalLambda, narrator: Narrator, stopped: asyncio.Event) -> None:
         """Swap the code after each change."""
         await local.warm(self.project.name)  # an init that fails is in the log
-        files = Files(self.project.root)
-        async for _ in awatch(
-            self.project.root, watch_filter=files, step=STEP, debounce=DEBOUNCE, stop_event=stopped
-        ):
+        while await self._change(stopped):
             begun = time.perf_counter()
             try:
                 await self._swap(local)
@@ -172,6 +177,37 @@ class Session:
             narrator.rebuilt(time.perf_counter() - begun)
             self._changed.set()
             await local.warm(self.project.name)
+
+    async def _change(self, stopped: asyncio.Event) -> bool:
+        """Wait until an input has another content. False: the end has come first."""
+        while not stopped.is_set():
+            watched = Watched(self.inputs, self.project.root.resolve())
+            async for events in awatch(
+                *watched.folders(),
+                watch_filter=watched,
+                recursive=False,
+                step=STEP,
+                debounce=DEBOUNCE,
+                rust_timeout=LOOK,
+                yield_on_timeout=True,
+                stop_event=stopped,
+            ):
+                if not events and self.inputs.is_untouched():
+                    continue
+                if await asyncio.to_thread(self._look):
+                    return True
+                break  # there may be other folders to watch
+        return False
+
+    def _look(self) -> bool:
+        """Look at the inputs; return whether one differs from those of the last build."""
+        former = self.inputs
+        try:
+            project = load(self.folder)
+        except LambdenoError:
+            project = self.project  # the build tells what is wrong with lambdeno.toml, itself an input
+        self.inputs = function_inputs(project, names=former.digests)
+        return self.inputs.digests != former.digests
 
     async def _swap(self, local: LocalLambda) -> None:
         """Have the local Lambda run the project as it is now. Raises LambdenoError."""
@@ -214,16 +250,28 @@ class Session:
         return FunctionUrl(self.options.url_port, self.options.form, is_streaming, cors)
 
 
-class Files(DefaultFilter):
-    """Changes that matter: not what the build makes, what packages bring, what editors leave."""
+class Watched:
+    """Where changes of the inputs show: in their folders, and in those that lead to them."""
 
-    def __init__(self, root: Path) -> None:
-        super().__init__()
-        self._dist = f"{root.resolve() / 'dist'}"
+    def __init__(self, inputs: Inputs, root: Path) -> None:
+        self._files = {str(path) for path in inputs.files}
+        self._open = {str(folder) for folder in inputs.folders}
+        here = {path: name for path, (name, *_) in inputs.files.items() if path.exists()}
+        own = (path for path, name in here.items() if ":" not in name)
+        top = Path(os.path.commonpath([root, *own]))
+        places = {*(path.parent for path in here), *inputs.folders, root}
+        ways = {above for place in places if place.is_relative_to(top) for above in place.parents}
+        self._folders = places | {way for way in ways if way.is_relative_to(top)}
+
+    def folders(self) -> list[Path]:
+        """The folders that are there."""
+        return [folder for folder in self._folders if folder.is_dir()]
 
     def __call__(self, change: Change, path: str) -> bool:
-        """Whether a change of this path matters."""
-        return super().__call__(change, path) and not Path(path).is_relative_to(self._dist)
+        """True if a change of this path may be one of an input."""
+        if path in self._files or os.path.dirname(path) in self._open:  # noqa: PTH120 - called for each event
+            return True
+        return change != Change.modified and Path(path) in self._folders
 
 
 def local_function(project: Project, watcher: Watcher = Watcher()) -> Function:

@@ -28,7 +28,7 @@ from lambdeno.cache import cache_folder
 from lambdeno.emulator import host_architecture
 from lambdeno.errors import ArtifactError, BuildError
 
-__all__ = ["Bootstrap", "bootstrap", "interpreter", "patches", "pins", "program", "whereabouts"]
+__all__ = ["Bootstrap", "bootstrap", "interpreter", "patches", "pins", "program", "sources", "whereabouts"]
 
 PACKAGE = Path(str(resources.files("lambdeno")))
 SHIPPED = PACKAGE / "bootstraps"
@@ -121,12 +121,21 @@ def _cached(architecture: str) -> Path:
     return cache_folder() / "interpreter" / _recipe()[:16] / f"interpreter-{architecture}"
 
 
+def sources(architecture: str) -> list[Path]:
+    """The files that decide what the interpreter is: the wheel's own, or those of the recipe."""
+    shipped = SHIPPED / f"bootstrap-{architecture}"
+    return [shipped, SHIPPED / "LICENSES.txt"] if shipped.is_file() else _recipe_files()
+
+
+def _recipe_files() -> list[Path]:
+    kinds = (".py", ".c", ".h", ".json", ".patch")
+    return sorted(path for path in RECIPE.rglob("*") if path.suffix in kinds)
+
+
 def _recipe() -> str:
     """The digest of all that decides what the interpreter is."""
     total = hashlib.sha256()
-    for path in sorted(
-        path for path in RECIPE.rglob("*") if path.suffix in (".py", ".c", ".h", ".json", ".patch")
-    ):
+    for path in _recipe_files():
         total.update(f"{path.relative_to(RECIPE).as_posix()}\0".encode() + path.read_bytes())
     return total.hexdigest()
 

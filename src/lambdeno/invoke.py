@@ -1,7 +1,7 @@
 """``invoke``: one event to a function, through Lambda's own Invoke API.
 
 A running local Lambda that knows the function is used; otherwise one is started for this call,
-from the artefacts in ``dist/``, which are built first where they are missing or older than a source.
+from the artefacts in ``dist/``, which are built first where they are missing or their inputs have changed.
 """
 
 from __future__ import annotations

@@ -11,18 +11,17 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from lambdeno import deno
 from lambdeno.archive import Entry
-from lambdeno.errors import BuildError, ProjectError
+from lambdeno.errors import ProjectError
+from lambdeno.graph import CONFIGS, FROZEN, Graph, Refusal, lock_file, read
 from lambdeno.project import Project
 
-__all__ = ["Graph", "Refusal", "gather"]
+__all__ = ["gather", "package_files", "starts"]
 
-CONFIGS = ("deno.json", "deno.jsonc")
 PACKAGE = (*CONFIGS, "package.json")
 MODULE = re.compile(r".*(?<!\.d)\.[mc]?[jt]sx?")
 NPM = "npm/" + ".".join(
@@ -34,31 +33,6 @@ METADATA = re.compile(rb"\n// denoCacheMetadata=(\{.*\})\s*\Z")  # behind a remo
 HEADERS = ("content-type", "location", "x-typescript-types")  # of its response, which Deno reads again
 
 
-class Refusal(BuildError):
-    """Deno has refused: ``what`` could not be done, ``said`` is why."""
-
-    def __init__(self, what: str, said: str) -> None:
-        super().__init__(what)
-        self.said = said
-
-
-class Graph:
-    """What ``deno info`` knows of some modules and all that they import."""
-
-    def __init__(self, documents: Sequence[Mapping[str, Any]]) -> None:
-        self.files: set[Path] = set()  # of modules that are neither a package's nor Node's
-        self.packages: dict[str, Path] = {}  # id -> folder in DENO_DIR
-        for document in documents:
-            known = document.get("npmPackages", {})
-            wanted = [module["npmPackage"] for module in document["modules"] if "npmPackage" in module]
-            for name in wanted:  # which grows
-                if name in self.packages or name not in known:
-                    continue
-                self.packages[name] = Path(known[name]["localPath"])
-                wanted += known[name]["dependencies"]
-            self.files |= {Path(module["local"]) for module in document["modules"] if module.get("local")}
-
-
 def gather(
     binary: deno.Binary, project: Project, included: Iterable[Entry], folder: Path
 ) -> tuple[list[Entry], list[str]]:
@@ -67,20 +41,19 @@ def gather(
     Raises ProjectError, Refusal.
     """
     included = list(included)
-    lock = folder / "deno.lock"
-    is_locked = (project.root / "deno.lock").is_file()
-    if is_locked:
-        shutil.copyfile(project.root / "deno.lock", lock)
-    starts = [project.entry.removeprefix("./")]
-    starts += [entry.name for entry in included if MODULE.fullmatch(entry.name) and entry.name not in starts]
+    lock = folder / "deno.lock"  # a copy, for Deno writes into it: from which registry a package is
+    its_own = lock_file(project)
+    if its_own:
+        shutil.copyfile(its_own, lock)
+    names = starts(project, included)
     flags = [f"--lock={lock}", "--node-modules-dir=none", *_config(project), *project.deno.imports]
-    if is_locked:
-        flags.append("--frozen")
-    run = _Run(binary, project, flags)
+    if its_own:
+        flags.append(FROZEN)
     cache = folder / "deno_dir"
-    _seed(cache, run.info(starts, {}), json.loads(run("info", "--json", flags=[])))
-    run("install", "--entrypoint", *starts, environment=_cache(cache))
-    graph = run.info(starts, _cache(cache))
+    places = json.loads(_run(binary, project, ["info", "--json"], {}))
+    _seed(cache, read(binary, project, names, flags), places)
+    _run(binary, project, ["install", *flags, "--entrypoint", *names], _cache(cache))
+    graph = read(binary, project, names, flags, _cache(cache))
     entries = {entry.name: entry for entry in included}
     entries |= {entry.name: entry for entry in _own(project, graph, cache)}
     if not any(name in entries for name in CONFIGS):
@@ -88,27 +61,27 @@ def gather(
     if lock.is_file():
         entries["deno.lock"] = Entry("deno.lock", _of_no_registry(lock.read_bytes()))
     entries |= {entry.name: entry for entry in _downloaded(graph, cache)}
-    return list(entries.values()), starts
+    return list(entries.values()), names
 
 
-class _Run:
-    """Deno in the project folder, with the flags that each of its commands gets."""
+def starts(project: Project, included: Iterable[Entry]) -> list[str]:
+    """The modules that something starts from: the entry, and those that are shipped by their names."""
+    entry = project.entry.removeprefix("./")
+    modules = (item.name for item in included if MODULE.fullmatch(item.name))
+    return list(dict.fromkeys([entry, *modules]))
 
-    def __init__(self, binary: deno.Binary, project: Project, flags: list[str]) -> None:
-        self.binary, self.project, self.flags = binary, project, flags
 
-    def __call__(
-        self, command: str, *words: str, flags: list[str] | None = None, environment: Mapping[str, str] = {}
-    ) -> str:
-        arguments = [command, *(self.flags if flags is None else flags), *words]
-        done = deno.run(self.binary, arguments, self.project.root, environment)
-        if done.returncode:
-            raise Refusal(f'Cannot gather the modules of "{self.project.entry}"', done.stderr)
-        return done.stdout
+def package_files(graph: Graph) -> Iterator[Path]:
+    """The files of all packages, as far as Deno has them."""
+    for folder in graph.packages.values():
+        yield from (path for path in folder.rglob("*") if path.is_file())
 
-    def info(self, starts: Sequence[str], environment: Mapping[str, str]) -> Graph:
-        """The graph of these modules; packages that the lock file lacks are added to it."""
-        return Graph([json.loads(self("info", "--json", name, environment=environment)) for name in starts])
+
+def _run(binary: deno.Binary, project: Project, words: list[str], environment: Mapping[str, str]) -> str:
+    done = deno.run(binary, words, project.root, environment)
+    if done.returncode:
+        raise Refusal(f'Cannot gather the modules of "{project.entry}"', done.stderr)
+    return done.stdout
 
 
 def _cache(folder: Path) -> Mapping[str, str]:

@@ -1,0 +1,138 @@
+"""What an artifact is made from, by content; and which artifacts on this machine are made from what.
+
+    before the build ─► digests ─► build ─► the same digests? ─► the artifact's record, in the user's cache
+
+An artifact is up to date if its zip is the one that this machine made, and everything it was made from has
+the digest that it had then. Times only tell which files need not be read again (digests.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lambdeno.cache import cache_folder
+from lambdeno.digests import Digests, Stamp, is_over, stamp
+
+__all__ = ["Inputs", "InputsBuilder", "difference", "record", "recorded", "remembered"]
+
+RECORDS, DIGESTS = "built", "digests"  # folders of the cache
+SETS = 8  # of one zip: branches whose code is the same, but for a comment
+KEPT = 30 * 24 * 3600  # s since a record was written, or a project looked at
+NOT_THERE = ""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The inputs of one artifact as they were at one moment."""
+
+    digests: Mapping[str, str]  # name -> digest of the content, or a fact as it is
+    files: Mapping[Path, tuple[str, Stamp | None, str]]  # of these, the files: name, stamp, digest
+    folders: Collection[Path]  # in which any new file may be an input
+    taken: int  # ns, on the clock of files
+
+    def is_untouched(self) -> bool:
+        """True if no file was written, replaced, made or removed since: also not by the same content."""
+        return all(self._is_as_it_was(path, *was) for path, was in self.files.items())
+
+    def _is_as_it_was(self, path: Path, _name: str, was: Stamp | None, digest: str) -> bool:
+        if stamp(path) != was:
+            return False
+        return was is None or is_over(was, self.taken) or _digest(path) == digest
+
+
+@dataclass
+class InputsBuilder:
+    """Collects the inputs of one artifact."""
+
+    digests: Digests
+    _digests: dict[str, str] = field(default_factory=dict)
+    _files: dict[Path, tuple[str, Stamp | None, str]] = field(default_factory=dict)
+    _folders: set[Path] = field(default_factory=set)
+    _taken: int = field(default_factory=time.time_ns)
+
+    def fact(self, name: str, value: str) -> None:
+        """Add what is no file."""
+        self._digests[name] = value
+
+    def file(self, name: str, path: Path, *, executable: bool = False) -> None:
+        """Add a file; one that does not exist is an input as well, since it could."""
+        was = stamp(path)
+        digest = self.digests.of(path) if was else NOT_THERE
+        self._files[path] = name, was, digest
+        if was or executable:
+            self._digests[name] = f"{digest} x" if executable else digest
+
+    def folder(self, path: Path) -> None:
+        """Add a folder in which any new file may be an input."""
+        self._folders.add(path)
+
+    def build(self) -> Inputs:
+        """Return the inputs; the digests are remembered."""
+        self.digests.save()
+        return Inputs(self._digests, self._files, self._folders, self._taken)
+
+
+def remembered(root: Path) -> Digests:
+    """The digests of a project's files."""
+    name = hashlib.sha256(os.fsencode(os.path.abspath(root))).hexdigest()[:32]  # noqa: PTH100 - no error
+    return Digests(cache_folder() / DIGESTS / f"{name}.json")
+
+
+def record(sha256: str, inputs: Mapping[str, str]) -> None:
+    """Keep what a zip was made from. Without the record it is only built again: no error is raised."""
+    folder = cache_folder() / RECORDS
+    sets = [inputs, *(other for other in recorded(sha256) if other != inputs)][:SETS]
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        new = folder / f"{sha256}.{os.getpid()}"
+        new.write_text(json.dumps(sets, indent=1, sort_keys=True), "utf-8")
+        new.replace(folder / f"{sha256}.json")
+        for left in (folder, cache_folder() / DIGESTS):
+            _prune(left.iterdir())
+    except OSError:
+        return
+
+
+def recorded(sha256: str) -> list[dict[str, str]]:
+    """The sets of inputs that have given a zip of this machine, the last one first; none for any other."""
+    path = cache_folder() / RECORDS / f"{sha256}.json"
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return []
+    return [inputs for inputs in found if isinstance(inputs, dict)] if isinstance(found, list) else []
+
+
+def difference(former: Sequence[Mapping[str, str]], inputs: Mapping[str, str]) -> str:
+    """The name of an input that differs from each of some sets; empty where one set is the same.
+
+    A set does not name all files of packages that another one does.
+    """
+    first = ""
+    for known in former:
+        names = {name for name in inputs if name in known or not name.startswith("npm:")}
+        changed = [name for name in sorted(names | set(known)) if known.get(name) != inputs.get(name)]
+        if not changed:
+            return ""
+        first = first or changed[0]
+    return first or "no record of its build"
+
+
+def _prune(paths: Iterable[Path]) -> None:
+    oldest = time.time() - KEPT
+    for path in paths:
+        if path.stat().st_mtime < oldest:
+            path.unlink(missing_ok=True)
+
+
+def _digest(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return NOT_THERE
