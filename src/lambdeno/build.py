@@ -28,7 +28,7 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 import lambdeno
-from lambdeno import archive, codecache, deno, interpreter, sbom, unbundled
+from lambdeno import archive, atomic, codecache, deno, interpreter, sbom, unbundled
 from lambdeno.archive import Entry, Zip
 from lambdeno.emulator import Function, host_architecture
 from lambdeno.errors import ArtifactError, BuildError, DenoError, ProjectError
@@ -746,10 +746,7 @@ def _json(value: Mapping[str, Any]) -> bytes:
 
 
 def _write_beside(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.new")
     try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
+        atomic.write(path, content)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise BuildError(f'Cannot write "{path}": {error.strerror}', "free some space") from None
