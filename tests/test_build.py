@@ -491,8 +491,47 @@ def test_a_secret_is_refused_by_its_own_name(data: Path, name: str) -> None:
     """Even a pattern that names the file itself does not ship it."""
     (data / name).parent.mkdir(parents=True, exist_ok=True)
     (data / name).write_text("secret")
-    with pytest.raises(ProjectError, match="matches no file that may ship"):
+    with pytest.raises(ProjectError, match=r"never ship, since they may hold secrets|no file that may ship"):
         included(data, name)
+
+
+def test_what_was_held_back_is_told(data: Path) -> None:
+    """One note names the secrets that a wildcard met, a folder of them once, and only so many."""
+    for name in ("prod.env", "web/id_rsa", "web/.kube/config", "web/.kube/cache", ".netrc", ".git/config"):
+        (data / name).parent.mkdir(parents=True, exist_ok=True)
+        (data / name).write_text("secret")
+    (data / "web/index.html").write_text("<p>")
+    (data / "lambdeno.toml").write_text(ARCHITECTURE + QUICK + 'include = ["web/**/*", "*", "data/*"]\n')
+    made = build.build_function(project.load(data))
+    names = {entry.name for entry in made.zip.entries}
+    assert {"web/index.html", "tool", "lambdeno.toml", "data/a.json"} <= names
+    assert not {name for name in names if "secret" in name or name.startswith((".", "prod", "web/id"))}
+    [note] = [note for note in made.notes if "secrets" in note]
+    assert note == "Not shipped, since they may hold secrets: .netrc, prod.env, web/.kube/, web/id_rsa"
+    for number in range(9):
+        (data / f"{number}.pfx").write_text("secret")
+    [note] = [note for note in build.build_function(project.load(data)).notes if "secrets" in note]
+    assert note.endswith(": .netrc, 0.pfx, 1.pfx, 2.pfx, 3.pfx and 8 more")
+
+
+def test_a_certificate_ships_and_a_key_does_not(data: Path) -> None:
+    """A *.pem is what is in it."""
+    (data / "certs").mkdir()
+    (data / "certs/ca.pem").write_text("-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n")
+    (data / "certs/own.pem").write_text("-----BEGIN PRIVATE KEY-----\nMIIE\n-----END PRIVATE KEY-----\n")
+    assert included(data, "certs/*") == ["certs/ca.pem"]
+    with pytest.raises(ProjectError, match=r"certs/own\.pem \(private keys\)"):
+        included(data, "certs/ca.pem", "certs/own.pem")
+
+
+def test_another_folder_called_dist_ships(data: Path) -> None:
+    """Only the project's own dist/ holds artefacts, which are no part of a function."""
+    for name in ("web/dist/index.html", "web/node_modules/x/index.js", "dist/other.txt"):
+        (data / name).parent.mkdir(parents=True, exist_ok=True)
+        (data / name).write_text(name)
+    assert included(data, "web/**/*", "**/*.html") == ["web/dist/index.html"]
+    with pytest.raises(ProjectError, match="matches no file that may ship"):
+        included(data, "**/*.txt")
 
 
 def test_a_link_to_a_secret_does_not_ship_it(data: Path) -> None:
@@ -570,6 +609,16 @@ def test_a_link_out_of_the_project_is_refused(name: str, target: str, quick: Pat
     assert f'{name}" is a link out of the project, to "{tmp_path / target}"' in done.stderr
     assert list((tmp_path / "outside").iterdir()) == []
     assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_dist_that_is_a_link_within_the_project_is_fine(quick: Path) -> None:
+    """It is written to, and nothing of it ships."""
+    (quick / "out").mkdir()
+    (quick / "dist").symlink_to("out")
+    (quick / "out/page.html").write_text("old")
+    (quick / "index.html").write_text("new")
+    assert included(quick, "**/*.html") == ["index.html"]
+    assert (quick / "out/function.zip").is_file()
 
 
 def test_a_project_in_a_linked_folder_is_fine(quick: Path, tmp_path: Path) -> None:
