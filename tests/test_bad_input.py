@@ -151,9 +151,6 @@ def test_a_wrong_checksum(
 @pytest.mark.parametrize("what", ["full", "read-only"])
 def test_a_disk_that_cannot_be_written(folder: Path, what: str, disk: Path) -> None:
     """A full or read-only disk is named, the old artefact stays, nothing half-written is left."""
-    shutil.copytree(folder / "dist", disk, dirs_exist_ok=True)
-    shutil.rmtree(folder / "dist")
-    (folder / "dist").symlink_to(disk)
     if what == "full":
         with (disk / "filler").open("wb", buffering=0) as filler, contextlib.suppress(OSError):
             while filler.write(bytes(4096)):
@@ -165,14 +162,16 @@ def test_a_disk_that_cannot_be_written(folder: Path, what: str, disk: Path) -> N
 
 
 @pytest.fixture
-def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A file system of 1 MB."""
-    folder = tmp_path_factory.mktemp("disk")
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], check=False)
+def disk(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A file system of 1 MB in place of dist/, with what was in that."""
+    dist = folder / "dist"
+    kept = shutil.copytree(dist, tmp_path_factory.mktemp("kept"), dirs_exist_ok=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", dist], check=False)
     if mounted.returncode:
         pytest.skip("no file system can be mounted here")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
+    shutil.copytree(kept, dist, dirs_exist_ok=True)
+    yield dist
+    subprocess.run(["umount", dist], check=True)
 
 
 def test_a_dist_that_is_a_file(folder: Path) -> None:

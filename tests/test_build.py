@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 import zipfile
 from dataclasses import dataclass
@@ -205,14 +206,20 @@ def test_a_spoilt_deno_layer_is_made_anew(made_up: Path, spoil: str) -> None:
 
 
 def test_a_binary_altered_in_the_cache_does_not_ship(made_up: Path, cache: Path) -> None:
-    """The layer holds what was verified, or there is no layer."""
+    """The layer holds what was verified, which is fetched again, or there is no layer."""
     build.build_deno_layer(project.load(made_up))
     [binary] = cache.glob("deno/*/deno")
-    binary.write_bytes(PROGRAM + b"more")
-    shutil.rmtree(made_up / "dist")
-    done = run("build", "deno-layer", folder=made_up)
+    for wheels in ("there", "gone"):
+        binary.write_bytes(PROGRAM + b"more")
+        shutil.rmtree(made_up / "dist")
+        if wheels == "gone":
+            shutil.rmtree(made_up / "wheels")
+        done = run("build", "deno-layer", folder=made_up)
+        if wheels == "there":
+            assert done.returncode == 0, done.stderr
+            assert shipped(made_up / "dist/deno-layer-x86_64.zip") == {"bin/deno": PROGRAM}
     assert done.returncode == 4
-    assert str(binary) in done.stderr
+    assert f'"{binary}" is damaged, and cannot be replaced: ' in done.stderr
     assert not (made_up / "dist/deno-layer-x86_64.zip").exists()
 
 
@@ -484,8 +491,47 @@ def test_a_secret_is_refused_by_its_own_name(data: Path, name: str) -> None:
     """Even a pattern that names the file itself does not ship it."""
     (data / name).parent.mkdir(parents=True, exist_ok=True)
     (data / name).write_text("secret")
-    with pytest.raises(ProjectError, match="matches no file that may ship"):
+    with pytest.raises(ProjectError, match=r"never ship, since they may hold secrets|no file that may ship"):
         included(data, name)
+
+
+def test_what_was_held_back_is_told(data: Path) -> None:
+    """One note names the secrets that a wildcard met, a folder of them once, and only so many."""
+    for name in ("prod.env", "web/id_rsa", "web/.kube/config", "web/.kube/cache", ".netrc", ".git/config"):
+        (data / name).parent.mkdir(parents=True, exist_ok=True)
+        (data / name).write_text("secret")
+    (data / "web/index.html").write_text("<p>")
+    (data / "lambdeno.toml").write_text(ARCHITECTURE + QUICK + 'include = ["web/**/*", "*", "data/*"]\n')
+    made = build.build_function(project.load(data))
+    names = {entry.name for entry in made.zip.entries}
+    assert {"web/index.html", "tool", "lambdeno.toml", "data/a.json"} <= names
+    assert not {name for name in names if "secret" in name or name.startswith((".", "prod", "web/id"))}
+    [note] = [note for note in made.notes if "secrets" in note]
+    assert note == "Not shipped, since they may hold secrets: .netrc, prod.env, web/.kube/, web/id_rsa"
+    for number in range(9):
+        (data / f"{number}.pfx").write_text("secret")
+    [note] = [note for note in build.build_function(project.load(data)).notes if "secrets" in note]
+    assert note.endswith(": .netrc, 0.pfx, 1.pfx, 2.pfx, 3.pfx and 8 more")
+
+
+def test_a_certificate_ships_and_a_key_does_not(data: Path) -> None:
+    """A *.pem is what is in it."""
+    (data / "certs").mkdir()
+    (data / "certs/ca.pem").write_text("-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n")
+    (data / "certs/own.pem").write_text("-----BEGIN PRIVATE KEY-----\nMIIE\n-----END PRIVATE KEY-----\n")
+    assert included(data, "certs/*") == ["certs/ca.pem"]
+    with pytest.raises(ProjectError, match=r"certs/own\.pem \(private keys\)"):
+        included(data, "certs/ca.pem", "certs/own.pem")
+
+
+def test_another_folder_called_dist_ships(data: Path) -> None:
+    """Only the project's own dist/ holds artefacts, which are no part of a function."""
+    for name in ("web/dist/index.html", "web/node_modules/x/index.js", "dist/other.txt"):
+        (data / name).parent.mkdir(parents=True, exist_ok=True)
+        (data / name).write_text(name)
+    assert included(data, "web/**/*", "**/*.html") == ["web/dist/index.html"]
+    with pytest.raises(ProjectError, match="matches no file that may ship"):
+        included(data, "**/*.txt")
 
 
 def test_a_link_to_a_secret_does_not_ship_it(data: Path) -> None:
@@ -517,6 +563,84 @@ def test_no_file_takes_the_bundles_place(data: Path) -> None:
     (data / "function.bundle.js").write_text("export const handler = () => 'foreign';\n")
     with pytest.raises(ArtifactError, match=r'Two files want the name "function\.bundle\.js"'):
         included(data, "function.bundle.js")
+
+
+# --- links, in a project from elsewhere ---------------------------------------------------------
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """The files below a folder, wherever links lead."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+@pytest.mark.parametrize("kind", ["function", "runtime-layer"])
+def test_nothing_is_written_through_a_link(kind: str, is_there: bool, folder: Path, tmp_path: Path) -> None:
+    """A link in place of each file that a build makes, or made on its way there once: all are left alone."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    names = [path.name for path in (folder / "dist").iterdir()]
+    assert {"function.zip", "runtime-layer.zip", "manifest.json", "sbom.json", build.SOURCE_MAP} <= set(names)
+    shutil.rmtree(folder / "dist")
+    (folder / "dist").mkdir()
+    planted = [planted for name in names for planted in (name, f".{name}.new", f".{name}")]
+    for name in planted:
+        (folder / "dist" / name).symlink_to(outside / name)
+        if is_there and not name.endswith("manifest.json"):
+            (outside / name).write_text("# mine")
+    before = contents(outside)
+    built = run("build", kind, folder=folder)
+    assert built.returncode == 0, built.stderr
+    assert contents(outside) == before
+    assert (folder / f"dist/{kind}.zip").is_file()
+    made = {path.name for path in (folder / "dist").iterdir() if not path.is_symlink()}
+    assert {f"{kind}.zip", "manifest.json", "sbom.json"} <= made <= set(names)
+
+
+@pytest.mark.parametrize("name", ["dist", "node_modules", "node_modules/.deno", "vendor", "deno.lock"])
+@pytest.mark.parametrize("target", ["outside", "nowhere"])
+def test_a_link_out_of_the_project_is_refused(name: str, target: str, quick: Path, tmp_path: Path) -> None:
+    """What a build writes in the project, by itself or by Deno, must lie in it."""
+    (tmp_path / "outside").mkdir()
+    (quick / name).parent.mkdir(exist_ok=True)
+    (quick / name).symlink_to(tmp_path / target)
+    done = run("build", "function", folder=quick)
+    assert done.returncode == 3
+    assert f'{name}" is a link out of the project, to "{tmp_path / target}"' in done.stderr
+    assert list((tmp_path / "outside").iterdir()) == []
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_dist_that_is_a_link_within_the_project_is_fine(quick: Path) -> None:
+    """It is written to, and nothing of it ships."""
+    (quick / "out").mkdir()
+    (quick / "dist").symlink_to("out")
+    (quick / "out/page.html").write_text("old")
+    (quick / "index.html").write_text("new")
+    assert included(quick, "**/*.html") == ["index.html"]
+    assert (quick / "out/function.zip").is_file()
+
+
+def test_a_project_in_a_linked_folder_is_fine(quick: Path, tmp_path: Path) -> None:
+    """What is outside is told from where the link leads."""
+    (tmp_path / "link").symlink_to(quick)
+    done = run("build", "function", folder=tmp_path / "link")
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_zip_of_a_killed_build_goes_with_the_next(quick: Path) -> None:
+    """What is half written in dist/ does not stay."""
+    program = (
+        "import os, sys; from pathlib import Path; from lambdeno import archive\n"
+        "archive.write(Path(sys.argv[1]), [archive.Entry('a', b'x')], lambda _: os.kill(os.getpid(), 9))"
+    )
+    path = quick / "dist/function.zip"
+    assert subprocess.run([sys.executable, "-c", program, str(path)], check=False).returncode == -9
+    assert len(list((quick / "dist").iterdir())) == 1
+    assert run("build", "function", folder=quick).returncode == 0
+    assert {path.name for path in (quick / "dist").iterdir()} == {
+        *("function.zip", "manifest.json", "sbom.json", build.SOURCE_MAP)
+    }
 
 
 # --- what is up to date -------------------------------------------------------------------------

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -58,6 +60,59 @@ def test_what_is_in_the_cache_is_not_asked_for_again(cache: Path, index: Path, p
     assert first.path.is_relative_to(cache)
 
 
+@pytest.mark.usefixtures("cache")
+def test_the_current_folder_has_no_say_in_the_download(
+    put: Put, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A project with a pip of its own, or a module named as one of Python's, runs nothing of it."""
+    for name in ("pip/__init__.py", "pip/__main__.py", "logging.py", "sitecustomize.py"):
+        (tmp_path / "project" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "project" / name).write_text("from pathlib import Path; Path('ran').touch()\n")
+    sha256 = put()
+    monkeypatch.chdir(tmp_path / "project")
+    get(sha256)
+    assert not (tmp_path / "project/ran").exists()
+
+
+@pytest.mark.usefixtures("cache")
+@pytest.mark.parametrize("damage", ["altered", "cut short", "emptied"])
+def test_a_damaged_binary_does_not_run(damage: str, put: Put) -> None:
+    """It is fetched again; the size, the times or the inode tell that it was touched."""
+    sha256 = put()
+    binary = get(sha256)
+    assert get(sha256) == binary
+    data = {"altered": PROGRAM.replace(b"made", b"MADE"), "cut short": PROGRAM[:-1], "emptied": b""}[damage]
+    times = binary.path.stat()
+    binary.path.write_bytes(data)
+    os.utime(binary.path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert deno.cached(VERSION, TARGET, {TARGET: sha256}) is None
+    assert get(sha256).path.read_bytes() == PROGRAM
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_damaged_binary_that_cannot_be_fetched_is_told(put: Put, index: Path) -> None:
+    """The reason is the damage; that there is no other is the second half."""
+    sha256 = put()
+    binary = get(sha256)
+    binary.path.write_bytes(b"")
+    for wheel in index.iterdir():
+        wheel.unlink()
+    with pytest.raises(DenoError) as caught:
+        get(sha256)
+    assert caught.value.message.startswith(f'"{binary.path}" is damaged, and cannot be replaced: ')
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_binary_that_only_moved_is_not_damaged(put: Put) -> None:
+    """Copied elsewhere and back it is another file with the same content, which is good."""
+    sha256 = put()
+    binary = get(sha256)
+    binary.path.rename(binary.path.with_name("aside"))
+    shutil.copy(binary.path.with_name("aside"), binary.path)
+    binary.path.with_name("aside").unlink()
+    assert deno.cached(VERSION, TARGET, {TARGET: sha256}) == binary
+
+
 def test_another_checksum_is_another_release(put: Put, cache: Path) -> None:
     """A cached binary answers for the wheel that it came from alone."""
     get(put())
@@ -87,7 +142,7 @@ def test_two_at_once_both_have_it(cache: Path, put: Put) -> None:
     name = f"deno/{VERSION}-{TARGET}-{sha256[:16]}"
     assert [process.returncode for process in both] == [0, 0]
     assert said == {str(cache / name / "deno")}
-    assert files(cache) == [name, f"{name}/deno", f"{name}/sha256"]
+    assert set(files(cache)) - {f"{name}/digests.json"} == {name, f"{name}/deno", f"{name}/sha256"}
 
 
 def test_a_wheel_with_another_checksum_is_refused(cache: Path, put: Put) -> None:

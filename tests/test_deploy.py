@@ -15,7 +15,7 @@ from lambdeno import archive, project
 from lambdeno.archive import Entry
 from lambdeno.aws import Aws
 from lambdeno.build import Watcher
-from lambdeno.deploy import deploy_artefacts
+from lambdeno.deploy import deploy_artefacts, locked
 from lambdeno.deployment import Artefact
 from lambdeno.destroy import destroy, plan_of_removal
 from lambdeno.errors import AwsError, DeployError, LambdenoError
@@ -757,3 +757,12 @@ def test_credentials_that_may_not_even_ask_stop_at_the_first_change(
             deploy_artefacts(shop, built(shop.root), aws)
         assert not re.search(r"\d{12}", caught.value.message + caught.value.hint)
         assert only(strict.changes(), "iam:CreateRole")  # the one that was refused
+
+
+def test_a_lock_that_is_a_link_is_refused(tmp_path: Path) -> None:
+    """A project from elsewhere cannot choose which file is opened, or made."""
+    (tmp_path / "dist").mkdir()
+    (tmp_path / "dist/.deploy.lock").symlink_to(tmp_path / "outside")
+    with pytest.raises(DeployError, match="it is a link"), locked(project.Project(root=tmp_path)):
+        pass
+    assert not (tmp_path / "outside").exists()

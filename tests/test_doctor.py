@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import socket
 from pathlib import Path
@@ -134,13 +135,23 @@ def test_a_deno_that_does_not_run_stands_in_the_way(folder: Path, cache: Path, p
     target = deno.host_platform()
     place = cache / "deno" / f"{DENO_VERSION}-{target}-{deno.pins()[DENO_VERSION][target][:16]}"
     place.mkdir(parents=True)
-    (place / "sha256").write_text("0" * 64)
+    (place / "sha256").write_text(hashlib.sha256(program.encode()).hexdigest())
     (place / "deno").write_text(program)
     (place / "deno").chmod(0o755)
     finding = examined(folder, code=1)["Deno"]
     assert finding["state"] == "fail"
     assert str(place / "deno") in finding["found"]
     assert f"remove {place}" in finding["remedy"].replace("the folder ", "")
+
+
+def test_a_cache_that_others_can_write_to_stands_in_the_way(folder: Path, cache: Path) -> None:
+    """Whatever lies there is not looked at."""
+    cache.mkdir()
+    cache.chmod(0o777)
+    found = examined(folder, code=1)
+    assert found["cache"]["state"] == "fail"
+    assert "chmod go-w" in found["cache"]["remedy"]
+    assert "Deno" not in found
 
 
 def test_a_port_in_use_is_a_warning(folder: Path) -> None:

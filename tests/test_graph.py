@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lambdeno import build, deno, graph, project
-from lambdeno.errors import DenoError
+from lambdeno.errors import DenoError, ProjectError
 from tests.e2e.conftest import run
 from tests.test_build import ARCHITECTURE, QUICK
 
@@ -160,3 +160,35 @@ def test_jsonc_is_read(tmp_path: Path) -> None:
     assert found.samefile(tmp_path / "a/b.lock")
     shutil.rmtree(tmp_path / "a")
     assert graph.lock_file(project.load(tmp_path)) is None
+
+
+def test_a_lock_file_out_of_the_project_is_not_written(tmp_path: Path) -> None:
+    """A project from elsewhere has Deno write no file outside of its folder."""
+    root = write(tmp_path / "project", "a project")
+    (root / "deno.json").write_text(f'{{"lock": "../../outside.lock", {ZOD}}}')
+    with pytest.raises(ProjectError, match="lock file outside of that folder"):
+        build.build_function(project.load(root))
+    assert locks(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    "name", [".deno/zod@4.6.7", ".deno/zod@4.6.7/node_modules", ".deno/zod@4.6.7/node_modules/zod"]
+)
+def test_no_package_is_written_through_a_link(tmp_path: Path, name: str) -> None:
+    """Where Deno puts packages, a link out of the project is refused."""
+    root = write(tmp_path / "project", "a project")
+    (tmp_path / "outside").mkdir()
+    path = root / "node_modules" / name
+    path.parent.mkdir(parents=True)
+    path.symlink_to(tmp_path / "outside")
+    with pytest.raises(ProjectError, match="a link out of the project"):
+        project.load(root)
+
+
+def test_the_links_that_deno_makes_are_in_order(tmp_path: Path) -> None:
+    """Packages in node_modules are links to folders in the project."""
+    root = write(tmp_path / "project", "a project")
+    (root / "deno.json").write_text(f'{{"nodeModulesDir": "auto", {ZOD}}}')
+    build.build_function(project.load(root))
+    assert (root / "node_modules/zod").is_symlink()
+    build.build_function(project.load(root))

@@ -294,6 +294,22 @@ def test_nothing_is_written_over(tmp_path: Path) -> None:
     assert (folder / FILE).read_text() == "mine"
 
 
+@pytest.mark.parametrize("target", ["outside", "taken/code", "nowhere"])
+def test_nothing_is_written_through_a_linked_folder(target: str, tmp_path: Path) -> None:
+    """A folder of the project that is a link is named, and nothing has changed."""
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "taken/code").mkdir(parents=True)
+    (tmp_path / "taken/src").symlink_to(tmp_path / target)
+    before = contents(tmp_path)
+    done = run("init", "taken", folder=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines() == [
+        'error: Cannot write into "taken/src": it is a link',
+        "hint: remove it, or name another folder",
+    ]
+    assert contents(tmp_path) == before
+
+
 def test_a_folder_with_other_files_is_fine(tmp_path: Path) -> None:
     """Git and a licence may be there first; without FOLDER the current one is taken."""
     (tmp_path / ".git").mkdir()

@@ -28,7 +28,7 @@ FILES = {
     "map/words.ts": 'export const other = "another";\n',
     "orders/deno.json": '{"imports": {"other": "../map/word.ts"}}\n',
     "orders/lambdeno.toml": ARCHITECTURE + QUICK.replace("[build]", '[build]\ninclude = ["data/**/*"]'),
-    "orders/data/out/a.txt": "a\n",
+    "orders/data/dist/a.txt": "a\n",
     "orders/data/b.txt": "b\n",
     "orders/src/main.ts": """import { euro } from "@shop/money";
 import { other } from "other";
@@ -135,7 +135,7 @@ STALE: dict[str, Callable[[Path], object]] = {
     "an included file removed": lambda shop: (shop / "orders/data/b.txt").unlink(),
     "an included file added": lambda shop: (shop / "orders/data/c.txt").touch(),
     "an included file made executable": lambda shop: (shop / "orders/data/b.txt").chmod(0o755),
-    "an included folder called dist": lambda shop: edit(shop / "orders/data/out/a.txt", "a", "A"),
+    "an included folder called dist": lambda shop: edit(shop / "orders/data/dist/a.txt", "a", "A"),
     "lambdeno.toml": lambda shop: edit(shop / "orders/lambdeno.toml", "[build]", "memory = 256\n[build]"),
 }
 

@@ -280,7 +280,9 @@ def test_another_build_is_waited_for(
         fcntl.flock(first, fcntl.LOCK_EX)
         second = pool.submit(interpreter.interpreter, host_architecture(), said.put)
         assert said.get(timeout=10) == "Wait for another build of bootstrap"
-        shutil.copytree(own.parent, folder / own.parent.name)
+        shutil.copytree(
+            own.parent, folder / own.parent.name, ignore=shutil.ignore_patterns("*.json", "*.new")
+        )
         fcntl.flock(first, fcntl.LOCK_UN)
         assert second.result(timeout=10) == folder / own.parent.name / own.name
         fcntl.flock(first, fcntl.LOCK_EX)
@@ -439,7 +441,7 @@ def test_a_file_that_is_no_interpreter_is_refused(tmp_path: Path, own: Path) -> 
 def test_a_damaged_interpreter_does_not_ship(spoil: str, own: Path, cache: Path) -> None:
     """What is in the cache is what was built, or it is told, or built again."""
     folder = cache / "interpreter" / own.parent.name
-    shutil.copytree(own.parent, folder)
+    shutil.copytree(own.parent, folder, ignore=shutil.ignore_patterns("*.json", "*.new"))
     assert interpreter.interpreter(host_architecture()) == folder / own.name
     path = folder / own.name
     data = path.read_bytes()

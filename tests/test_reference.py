@@ -12,6 +12,7 @@ import msgspec
 from lambdeno import errors
 from lambdeno.cli import main
 from lambdeno.project import Build, Cors, Deno, EventInvoke, Project, Role, Runtime2, Url, Vpc
+from lambdeno.sensitive import GROUPS
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = (ROOT / "docs/reference.md").read_text("utf-8")
@@ -74,6 +75,12 @@ def test_every_variable_of_ours_is_in_the_reference() -> None:
     sources.append(ROOT / "interpreter/build.py")
     used = {name for path in sources for name in re.findall(r"LAMBDENO_[A-Z_]+", path.read_text("utf-8"))}
     assert set(rows(section("Environment variables"))) == used
+
+
+def test_every_name_of_a_secret_is_in_the_reference() -> None:
+    """The page and the table of the code have the same groups and names."""
+    table = re.findall(r"^\| ([^|`]+) \| (`.*`) \|$", section("Files that never ship"), re.MULTILINE)
+    assert {group: tuple(re.findall("`([^`]+)`", names)) for group, names in table} == GROUPS
 
 
 def test_every_option_is_in_the_reference() -> None:

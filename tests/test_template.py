@@ -639,6 +639,16 @@ def test_the_paths_are_relative_to_the_file(built: Path) -> None:
         path.unlink()  # a file that is newer than function.zip would have the next test build
 
 
+def test_the_template_takes_a_links_place(built: Path, tmp_path: Path) -> None:
+    """A project from elsewhere cannot choose which file is written over."""
+    (tmp_path / "outside").write_text("mine")
+    for name in ("t.yaml", ".t.yaml.new"):
+        (tmp_path / name).symlink_to(tmp_path / "outside")
+    assert run("template", "-o", tmp_path / "t.yaml", folder=built).returncode == 0
+    assert (tmp_path / "outside").read_text() == "mine"
+    assert not (tmp_path / "t.yaml").is_symlink()
+
+
 def test_cloudformation_finds_the_zips_by_their_sha256(built: Path) -> None:
     """The keys are those of ``sha256sum``, the bucket is that of lambdeno.toml."""
     template = yaml.safe_load(run("template", "--format", "cloudformation", folder=built).stdout)

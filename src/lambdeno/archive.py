@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import os
 import stat
 import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
-from lambdeno import limits
+from lambdeno import atomic, limits
 from lambdeno.errors import ArtifactError, BuildError
 
 __all__ = ["Entry", "Zip", "check_limits", "digest", "sha256_of", "write"]
@@ -91,16 +91,10 @@ def write(path: Path, entries: Iterable[Entry], progress: Progress = lambda _: N
             raise ArtifactError(f'Two files want the name "{entry.name}" in {path.name}', "rename one")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # A name that is known before the file is there: an interrupt at any moment finds it.
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            with temporary.open("wb") as file:
-                _write(file, ordered, progress)
-            temporary.chmod(0o644)
-            size = temporary.stat().st_size
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with atomic.replacing(path) as file:
+            _write(file, ordered, progress)
+            size = file.tell()
+            Path(file.name).chmod(0o644)
     except OSError as error:
         files = {str(entry.content) for entry in ordered if isinstance(entry.content, Path)}
         if error.filename in files:
@@ -115,8 +109,8 @@ def write(path: Path, entries: Iterable[Entry], progress: Progress = lambda _: N
     return Zip(path, digest(ordered), sha256_of(path), size, unpacked, tuple(ordered))
 
 
-def _write(file: object, entries: Iterable[Entry], progress: Progress) -> None:
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=LEVEL) as archive:  # type: ignore[call-overload]
+def _write(file: BinaryIO, entries: Iterable[Entry], progress: Progress) -> None:
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=LEVEL) as archive:
         for entry in entries:
             info = zipfile.ZipInfo(entry.name, EPOCH)
             info.create_system = UNIX

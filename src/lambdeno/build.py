@@ -21,7 +21,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatch
 from importlib import resources
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -30,7 +29,7 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 import lambdeno
-from lambdeno import archive, codecache, deno, graph, interpreter, sbom, unbundled
+from lambdeno import archive, atomic, codecache, deno, graph, interpreter, sbom, sensitive, unbundled
 from lambdeno.archive import Entry, Zip
 from lambdeno.emulator import Function, host_architecture
 from lambdeno.errors import ArtifactError, BuildError, DenoError, LambdenoError, ProjectError
@@ -68,18 +67,8 @@ CACHED = re.compile(r"/npm/(?:[^/]+/)+?((?:@[^/]+/)?[^/@]+)/(\d+\.\d+\.\d+[^/]*)
 REMOTE = re.compile("[a-z]+://")  # a source that came from another machine
 FOREIGN = re.compile(r"[a-z]+:|(?:.*/)?node_modules/")  # a source that the author did not write
 DIGITS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"  # of a map's numbers
-NEVER = (
-    ".env",
-    ".env.*",
-    ".git",
-    ".aws",
-    ".npmrc",
-    ".ssh",
-    "node_modules",
-    "*.pem",
-    "*.key",
-    "dist",
-)
+NEVER = (".git", ".hg", ".svn", "node_modules")  # no part of a function, in whatever folder
+TOLD = 5  # names of files that were held back
 # esbuild's require(), which Deno 2.9 writes over after the map is made, and does not find where there
 # are names to keep: then each package that requires a node: module would fail at load.
 MINIFIED_REQUIRE = (
@@ -220,7 +209,10 @@ def _function(project: Project, watcher: Watcher) -> tuple[Artefact, tuple[Path,
         "deno": project.deno.version,
         "runtime": archive.digest(layer),
     }
-    entries = list(_included(project))
+    held_back: set[str] = set()
+    entries = list(_included(project, held_back))
+    if held_back:
+        notes.append(_told(held_back))
     packaged: tuple[Path, ...] = ()
     if project.build.bundle:
         watcher.step(f"Bundle {project.entry}")
@@ -728,10 +720,20 @@ def _refusal(said: str, what: str) -> DenoError:
     return DenoError(f"{what}: {first}{where}", hint, detail=text)
 
 
-def _included(project: Project) -> Iterator[Entry]:
-    """The files that ``build.include`` names, each once, without those that must never ship."""
+def _included(project: Project, held_back: set[str] | None = None) -> Iterator[Entry]:
+    """The files that ``build.include`` names, each once, without those that must never ship.
+
+    The names of those that may hold secrets are added to ``held_back``.
+    """
     root = project.root.resolve()
-    for path in sorted({path for pattern in project.build.include for path in _matches(root, pattern)}):
+    dist = project.dist.resolve()
+    found: set[Path] = set()
+    for pattern in project.build.include:
+        ships, secrets = _matches(root, dist, pattern)
+        found |= set(ships)
+        if held_back is not None:
+            held_back |= secrets
+    for path in sorted(found):
         if _is_our_output(path):
             continue
         name, real = path.relative_to(root), path.resolve()
@@ -740,24 +742,24 @@ def _included(project: Project) -> Iterator[Entry]:
                 f'build.include would ship "{name}", a link out of the project',
                 "copy the file into the project",
             )
-        if not _may_ship(real.relative_to(root)):
+        if real != path and (_never(root, dist, real) or sensitive.secret(_posix(root, real), real)):
             raise ProjectError(
-                f'build.include would ship "{name}", a link to "{real.relative_to(root)}"',
-                f"leave it out; never shipped: {', '.join(NEVER)}",
+                f'build.include would ship "{name}", a link to "{real.relative_to(root)}", which never ships',
+                "leave it out",
             )
         yield Entry(name.as_posix(), path, os.access(path, os.X_OK))
 
 
 def _included_folders(project: Project) -> Iterator[Path]:
     """The folders whose files a pattern of ``build.include`` may name."""
-    root = project.root.resolve()
+    root, dist = project.root.resolve(), project.dist.resolve()
     for pattern in project.build.include:
         parts = PurePosixPath(pattern).parts
         if _leaves(pattern):
             continue
         fixed = list(itertools.takewhile(lambda part: not re.search(r"[*?[]", part), parts[:-1]))
         for folder, names, _ in os.walk(root.joinpath(*fixed)):
-            names[:] = [name for name in names if _may_ship(Path(folder, name).relative_to(root))]
+            names[:] = [name for name in names if not _never(root, dist, Path(folder, name))]
             yield Path(folder)
 
 
@@ -773,29 +775,54 @@ def _leaves(pattern: str) -> bool:
     return PurePosixPath(pattern).is_absolute() or ".." in PurePosixPath(pattern).parts
 
 
-def _matches(root: Path, pattern: str) -> list[Path]:
-    """The files that a pattern names and that may ship. Raises ProjectError where there are none."""
+def _matches(root: Path, dist: Path, pattern: str) -> tuple[list[Path], set[str]]:
+    """The files that a pattern names and that may ship, and the names of those that may hold secrets.
+
+    Raises ProjectError where no file may ship.
+    """
     if _leaves(pattern):
         raise ProjectError(
             f'build.include has "{pattern}", which leaves the project folder',
             "name files in the project folder",
         )
     try:
-        found = [path for path in root.glob(pattern) if path.is_file() and _may_ship(path.relative_to(root))]
+        found = [path for path in root.glob(pattern) if not _never(root, dist, path) and path.is_file()]
     except (IndexError, ValueError):  # how Python 3.11 refuses "." and "**.json"
         raise ProjectError(
             f'build.include has "{pattern}", which is no pattern', "name files, such as data/*.json"
         ) from None
-    if not found:
+    secrets = {path: secret for path in found if (secret := sensitive.secret(_posix(root, path), path))}
+    ships = [path for path in found if path not in secrets]
+    if not ships and secrets:
+        secret = next(iter(secrets.values()))
+        raise ProjectError(
+            f'build.include has "{pattern}", which names only files that never ship,'
+            f" since they may hold secrets: {secret.name} ({secret.group})",
+            "take it out; docs/reference.md has the list",
+        )
+    if not ships:
         raise ProjectError(
             f'build.include has "{pattern}", which matches no file that may ship',
-            f"check the pattern; never shipped: {', '.join(NEVER)}",
+            f"check the pattern; never shipped: dist, {', '.join(NEVER)}",
         )
-    return found
+    return ships, {secret.name for secret in secrets.values()}
 
 
-def _may_ship(path: Path) -> bool:
-    return not any(fnmatch(part.lower(), never) for part in path.parts for never in NEVER)
+def _never(root: Path, dist: Path, path: Path) -> bool:
+    """True for files that are no part of a function: those of version control, npm, and the artefacts."""
+    names = [part.lower() for part in path.relative_to(root).parts]
+    return any(never in names for never in NEVER) or path.is_relative_to(dist)
+
+
+def _posix(root: Path, path: Path) -> str:
+    return path.relative_to(root).as_posix()
+
+
+def _told(held_back: Collection[str]) -> str:
+    """The note about files that may hold secrets."""
+    names = sorted(held_back)
+    more = f" and {len(names) - TOLD} more" if len(names) > TOLD else ""
+    return f"Not shipped, since they may hold secrets: {', '.join(names[:TOLD])}{more}"
 
 
 def _layer_entries(project: Project, watcher: Watcher) -> list[Entry]:
@@ -908,10 +935,7 @@ def _json(value: Mapping[str, Any]) -> bytes:
 
 
 def _write_beside(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.new")
     try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
+        atomic.write(path, content)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise BuildError(f'Cannot write "{path}": {error.strerror}', "free some space") from None

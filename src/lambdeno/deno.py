@@ -26,7 +26,8 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from lambdeno.cache import cache_folder
+from lambdeno.cache import cache_folder, make_private
+from lambdeno.digests import Digests
 from lambdeno.errors import BuildError, DenoError
 
 __all__ = ["Binary", "cached", "get", "host_platform", "pins", "run", "verify"]
@@ -39,6 +40,7 @@ TAGS = {
     "windows-x86_64": "win_amd64",
 }
 CHUNK = 1024 * 1024
+DIGESTS = "digests.json"
 
 Progress = Callable[[int, int], None]  # bytes so far, bytes in all
 
@@ -92,8 +94,9 @@ def get(
         )
     folder = _folder(version, target, wheel_sha256)
     if not _is_whole(folder, target):
+        is_damaged = (folder / _name(target)).exists()
         try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
+            make_private(folder.parent)
             work = tempfile.TemporaryDirectory(prefix=".new-", dir=folder.parent)
         except OSError as error:
             raise BuildError(
@@ -101,20 +104,36 @@ def get(
                 "set LAMBDENO_CACHE to a folder that you can write to",
             ) from None
         with work:
-            wheel = _download(version, target, wheel_sha256, Path(work.name), progress)
+            try:
+                wheel = _download(version, target, wheel_sha256, Path(work.name), progress)
+            except DenoError as error:
+                if not is_damaged:
+                    raise
+                raise DenoError(
+                    f'"{folder / _name(target)}" is damaged, and cannot be replaced: {error.message}',
+                    error.hint,
+                ) from None
             _unpack(wheel, Path(work.name) / "done", target)
             _move(Path(work.name) / "done", folder, target)
     return Binary(version, target, folder / _name(target), (folder / "sha256").read_text("ascii"))
 
 
 def _is_whole(folder: Path, target: str) -> bool:
-    return (folder / "sha256").exists() and (folder / _name(target)).exists()
+    """True if a binary is what it was when it got there. It is read again only where it was touched."""
+    try:
+        wanted = (folder / "sha256").read_text("ascii")
+    except (OSError, ValueError):
+        return False
+    digests = Digests(folder / DIGESTS)
+    is_whole = digests.of(folder / _name(target)) == wanted
+    digests.save()
+    return is_whole
 
 
 def _move(done: Path, folder: Path, target: str) -> None:
     """Put a verified binary in its place, unless another build was faster."""
     if not _is_whole(folder, target):
-        shutil.rmtree(folder, ignore_errors=True)  # somebody removed a part of it
+        shutil.rmtree(folder, ignore_errors=True)  # damaged, or somebody removed a part of it
     try:
         done.rename(folder)
     except OSError:
@@ -186,7 +205,8 @@ def _download(version: str, target: str, sha256: str, folder: Path, progress: Pr
     requirements = folder / "requirements.txt"
     requirements.write_text(f"deno=={version} --hash=sha256:{sha256}\n", "ascii")
     command = [
-        *(sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"),
+        # -P: Python takes no module out of the current folder, a project's, which may have a pip.py.
+        *(sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--only-binary=:all:"),
         *("--platform", TAGS[target], "--require-hashes", "--disable-pip-version-check"),
         *(
             "--retries=2",

@@ -139,6 +139,8 @@ def locked(project: Project, *, wanted: bool = True) -> Iterator[None]:
         yield
         return
     path = project.dist / ".deploy.lock"
+    if path.is_symlink():  # filelock does not follow it either
+        raise DeployError(f'Cannot write "{path}": it is a link', "remove it")
     try:
         project.dist.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(path, blocking=False)

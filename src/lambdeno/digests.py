@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sys
 import time
 from pathlib import Path
+
+from lambdeno import atomic
 
 __all__ = ["Digests", "Stamp", "stamp"]
 
@@ -71,9 +72,7 @@ class Digests:
         rows = {name: [*known, digest] for name, (known, digest) in self._known.items()}
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            new = self._path.with_name(f"{self._path.name}.{os.getpid()}")
-            new.write_text(json.dumps(rows))
-            new.replace(self._path)
+            atomic.write(self._path, json.dumps(rows).encode())
         except OSError:
             return
         self._has_news = False

@@ -32,7 +32,7 @@ class Finding:
 
 def examine(project: Project | None, port: int) -> list[Finding]:
     """Look at this machine, and at a project where there is one."""
-    findings = [_python(), *_deno(project), _bootstrap(project or Project()), _bubblewrap(), _port(port)]
+    findings = [_python(), *_programs(project), _bubblewrap(), _port(port)]
     if project:
         findings += _artefacts(project)
     return findings
@@ -41,6 +41,15 @@ def examine(project: Project | None, port: int) -> list[Finding]:
 def _python() -> Finding:
     version = platform.python_version()
     return Finding("Python", "ok", f"{version} ({sys.executable})")
+
+
+def _programs(project: Project | None) -> Iterator[Finding]:
+    """Deno and bootstrap; or why the cache folder, which they come from, cannot be used."""
+    try:
+        yield from _deno(project)
+        yield _bootstrap(project or Project())
+    except LambdenoError as error:
+        yield Finding("cache", "fail", error.message, error.hint)
 
 
 def _deno(project: Project | None) -> Iterator[Finding]:
@@ -52,7 +61,12 @@ def _deno(project: Project | None) -> Iterator[Finding]:
         return
     binary = deno.cached(version, host, project.deno.sha256 if project else None)
     if not binary:
-        yield Finding("Deno", "warn", f"{version} is not in the cache yet", "the first build downloads it")
+        yield Finding(
+            "Deno",
+            "warn",
+            f"{version} is not in the cache, or is damaged there",
+            "the first build downloads it",
+        )
         return
     try:
         said = deno.run(binary, ["--version"], binary.path.parent)

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from lambdeno import deno
-from lambdeno.errors import BuildError
+from lambdeno.errors import BuildError, ProjectError
 from lambdeno.project import Project
 
 __all__ = ["CONFIGS", "FROZEN", "Graph", "Refusal", "config_files", "lock", "lock_file", "named", "read"]
@@ -105,7 +105,8 @@ def read(
 def lock(binary: deno.Binary, project: Project) -> bool:
     """Have Deno write the project's lock file if there is none and it needs one; return whether it did.
 
-    Raises Refusal where there is one that does not cover the entry's modules.
+    Raises Refusal where there is one that does not cover the entry's modules, ProjectError where it would lie
+    outside of the folder whose configuration names it.
     """
     look = ["info", "--json", FROZEN, *project.deno.imports, project.entry]
     done = deno.run(binary, look, project.root)
@@ -113,6 +114,12 @@ def lock(binary: deno.Binary, project: Project) -> bool:
         return False
     if OUTDATED not in done.stderr or not ABSENT.search(done.stderr):
         raise Refusal(f'Cannot resolve the imports of "{project.entry}"', done.stderr)
+    folder, path = _place(project) or (project.root, project.root / LOCK)
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise ProjectError(
+            f'deno.json in "{folder}" has its lock file outside of that folder: "{path}"',
+            'name a file in the folder as "lock" in deno.json',
+        )
     # Both: without an entry point the packages of deno.json, with one those that modules alone name.
     words = ["install", "--quiet", "--lockfile-only", f"{FROZEN}=false", *project.deno.imports]
     _run(binary, project, words)
@@ -121,19 +128,23 @@ def lock(binary: deno.Binary, project: Project) -> bool:
 
 
 def lock_file(project: Project) -> Path | None:
-    """The lock file that Deno uses for a project, if there is one.
+    """The lock file that Deno uses for a project, if there is one."""
+    place = _place(project)
+    return place[1] if place and place[1].is_file() else None
+
+
+def _place(project: Project) -> tuple[Path, Path] | None:
+    """Where Deno has the lock file of a project: the folder that it belongs to, and its path; None for none.
 
     It lies beside the configuration of the workspace's root, or where the key ``lock`` there says:
     https://docs.deno.com/runtime/fundamentals/configuration/#lockfile.
     """
-    found: Path | None = None
-    for folder in _upwards(project.root.resolve()):
-        config = next((folder / name for name in CONFIGS if (folder / name).is_file()), None)
-        if config is None and not (folder / "package.json").is_file():
-            continue
-        if found is None or _is_workspace(folder):
-            found = _lock_of(folder, config)
-    return found if found and found.is_file() else None
+    configured = [folder for folder in _upwards(project.root.resolve()) if _is_configured(folder)]
+    roots = [folder for folder in configured[1:] if _is_workspace(folder)]
+    for folder in (roots or configured)[:1]:
+        path = _lock_of(folder)
+        return (folder, path) if path else None
+    return None
 
 
 def config_files(folders: Iterable[Path]) -> set[Path]:
@@ -145,7 +156,7 @@ def config_files(folders: Iterable[Path]) -> set[Path]:
             if not config.is_file():
                 continue
             settings = _settings(config)
-            other = _lock_of(folder, config)
+            other = _lock_of(folder)
             found |= {other} if other else set()
             if isinstance(settings.get("importMap"), str) and "://" not in settings["importMap"]:
                 found.add(folder / settings["importMap"])
@@ -204,13 +215,18 @@ def _settings(config: Path) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def _is_configured(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in (*CONFIGS, "package.json"))
+
+
 def _is_workspace(folder: Path) -> bool:
     keys = [("workspace", name) for name in CONFIGS] + [("workspaces", "package.json")]
     return any(key in _settings(folder / name) for key, name in keys)
 
 
-def _lock_of(folder: Path, config: Path | None) -> Path | None:
+def _lock_of(folder: Path) -> Path | None:
     """The lock file of a folder with a configuration; None where that says that there is none."""
+    config = next((folder / name for name in CONFIGS if (folder / name).is_file()), None)
     value = _settings(config).get("lock") if config else None
     if isinstance(value, dict):
         value = value.get("path")

@@ -108,6 +108,13 @@ def _refuse_taken(folder: Path, files: list[str]) -> None:
     for path in (folder, *folder.parents):
         if _is_taken(path):
             raise UsageError(f'"{path}" is there, and is no folder', "name another folder")
+    for name in files:
+        for above in Path(name).parents[:-1]:
+            if (folder / above).is_symlink():
+                raise UsageError(
+                    f'Cannot write into "{folder / above}": it is a link',
+                    "remove it, or name another folder",
+                )
     taken = {name for name in files if os.path.lexists(folder / name)}
     taken |= {above.as_posix() for name in files for above in Path(name).parents if _is_taken(folder / above)}
     if taken:

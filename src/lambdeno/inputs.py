@@ -16,7 +16,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lambdeno.cache import cache_folder
+from lambdeno import atomic
+from lambdeno.cache import cache_folder, make_private
 from lambdeno.digests import Digests, Stamp, is_over, stamp
 
 __all__ = ["Inputs", "InputsBuilder", "difference", "record", "recorded", "remembered"]
@@ -89,10 +90,8 @@ def record(sha256: str, inputs: Mapping[str, str]) -> None:
     folder = cache_folder() / RECORDS
     sets = [inputs, *(other for other in recorded(sha256) if other != inputs)][:SETS]
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        new = folder / f"{sha256}.{os.getpid()}"
-        new.write_text(json.dumps(sets, indent=1, sort_keys=True), "utf-8")
-        new.replace(folder / f"{sha256}.json")
+        make_private(folder)
+        atomic.write(folder / f"{sha256}.json", json.dumps(sets, indent=1, sort_keys=True).encode())
         for left in (folder, cache_folder() / DIGESTS):
             _prune(left.iterdir())
     except OSError:

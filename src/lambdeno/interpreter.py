@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import os
 import re
 import shutil
 import struct
@@ -24,7 +25,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from lambdeno.cache import cache_folder
+from lambdeno.cache import cache_folder, make_private
+from lambdeno.digests import Digests
 from lambdeno.emulator import host_architecture
 from lambdeno.errors import ArtifactError, BuildError
 
@@ -41,6 +43,7 @@ ROW = struct.Struct("<24sII")  # name, start, size
 ROWS, ROOM, NAME = 24, 192 * 1024, 24
 ALIGNED = 16
 SUMS = "SHA256SUMS"
+DIGESTS = "digests.json"
 
 Step = Callable[[str], None]
 Sources = Mapping[str, Path]  # module -> file; the first is the program
@@ -147,9 +150,13 @@ def _is_whole(folder: Path, names: set[str]) -> bool:
         sums = {name: sha256 for sha256, name in rows}
         if not names <= set(sums):
             return False
-        found = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
     except (OSError, ValueError):
         return False
+    if not all((folder / name).is_file() for name in names):
+        return False
+    digests = Digests(folder / DIGESTS)
+    found = {name: digests.of(folder / name) for name in names}
+    digests.save()
     for name, sha256 in found.items():
         if sha256 != sums[name]:
             raise ArtifactError(
@@ -164,8 +171,9 @@ def _lock(step: Step) -> Iterator[None]:
     """One build at a time on a machine; the other waits and finds it done."""
     folder = cache_folder() / "interpreter"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / "lock").open("w")
+        make_private(folder)
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+        lock = os.fdopen(os.open(folder / "lock", flags, 0o600), "w")
     except OSError as error:
         raise BuildError(
             f'Cannot write to the cache folder "{folder}": {error.strerror}',

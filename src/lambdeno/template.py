@@ -18,14 +18,13 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
-from lambdeno import build
+from lambdeno import atomic, build
 from lambdeno.build import Watcher
 from lambdeno.deployment import Artefact, wanted
 from lambdeno.deployment.desired import LICENSE, MARK, MARK_KEY, Code, Function, Layer, Role
@@ -116,17 +115,12 @@ def parameters(variables: Iterable[str]) -> dict[str, str]:
 
 
 def write(path: Path, text: str) -> None:
-    """The whole file or nothing of it. Raises UsageError."""
-    target = path.resolve()
-    if target.exists() and not target.is_file():
+    """The whole file or nothing of it; in place of a link, not through it. Raises UsageError."""
+    if path.exists() and not path.is_file():
         raise UsageError(f'"{path}" is no file', "leave --output out: the template goes to stdout")
-    temporary = target.with_name(f".{target.name}.new")
     try:
-        temporary.write_text(text, "utf-8")
-        temporary.replace(target)
+        atomic.write(path, text.encode())
     except OSError as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
         raise UsageError(
             f'Cannot write "{path}": {error.strerror}', "name a file in a folder that can be written"
         ) from None

@@ -49,7 +49,42 @@ def test_a_zip_is_unpacked_once(tmp_path: Path) -> None:
     second.write_bytes(first.read_bytes())
     folder = unpack(first, tmp_path / "cache")
     assert unpack(second, tmp_path / "cache") == folder
-    assert list((tmp_path / "cache").iterdir()) == [folder]
+    assert list((tmp_path / "cache").iterdir()) == [folder.parent]
+
+
+@pytest.mark.parametrize("damage", ["altered", "added", "gone", "made a link", "not executable"])
+def test_what_was_changed_in_the_cache_does_not_run(damage: str, tmp_path: Path) -> None:
+    """A folder with another file, fewer files or other bytes than the zip's is unpacked again."""
+    path = zip_with(tmp_path / "a.zip", {"bootstrap": b"#!/bin/sh", "lib/b": b"2"}, 0o755)
+    folder = unpack(path, tmp_path / "cache")
+    whole = files(folder)
+    times = (folder / "bootstrap").stat()
+    if damage == "altered":
+        (folder / "bootstrap").write_bytes(b"#!/bin/SH")
+        os.utime(folder / "bootstrap", ns=(times.st_atime_ns, times.st_mtime_ns))
+    elif damage == "added":
+        (folder / "lib/c").write_bytes(b"3")
+    elif damage == "gone":
+        (folder / "lib/b").unlink()
+    elif damage == "made a link":
+        (folder / "lib/b").unlink()
+        (folder / "lib/b").symlink_to(tmp_path / "a.zip")
+    else:
+        (folder / "bootstrap").chmod(0o644)
+    assert unpack(path, tmp_path / "cache") == folder
+    assert files(folder) == whole
+    assert list((tmp_path / "cache").iterdir()) == [folder.parent]
+
+
+def test_what_was_changed_below_opt_does_not_run(tmp_path: Path) -> None:
+    """Merged layers share their files with each layer's own folder: both are made again."""
+    layers = [zip_with(tmp_path / f"{name}.zip", {name: b"1"}) for name in ("a", "b")]
+    merged = merge(layers, tmp_path / "cache")
+    assert merged
+    (merged / "a").write_bytes(b"2")
+    assert merge(layers, tmp_path / "cache") == merged
+    assert files(merged) == {"a": (b"1", 0o644), "b": (b"1", 0o644)}
+    assert files(unpack(layers[0], tmp_path / "cache")) == {"a": (b"1", 0o644)}
 
 
 @pytest.mark.parametrize(
@@ -170,7 +205,7 @@ def test_what_nobody_used_for_a_month_is_removed(tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     old, used = (unpack(zip_with(tmp_path / f"{n}.zip", {n: b"x"}), cache) for n in ("old", "used"))
     for folder in (old, used):
-        os.utime(folder, (0, 0))
+        os.utime(folder.parent, (0, 0))
     assert unpack(tmp_path / "used.zip", cache) == used
     unpack(zip_with(tmp_path / "new.zip", {"new": b"x"}), cache)
     assert not old.exists()

@@ -1,12 +1,16 @@
 """From zips to folders: checked, unpacked once for each digest, layers merged into one /opt.
 
-cache/<digest>/    one zip's files; it appears whole (atomic rename) or not at all
+cache/<digest>/    one zip; it appears whole (atomic rename) or not at all
 cache/opt-<key>/   several layers, hard-linked from theirs; later ones win
+
+Each has the files in ``files``, and in ``sums.json`` what they were: files are run from here, and what was
+damaged since is unpacked again.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -20,12 +24,15 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from lambdeno import limits
+from lambdeno.cache import make_private
+from lambdeno.digests import Digests
 from lambdeno.errors import ArtifactError
 
 __all__ = ["check_total", "digest_of", "merge", "unpack"]
 
 DRIVE = re.compile(r"[A-Za-z]:")
 COPY = 1024 * 1024  # bytes
+FILES, SUMS, DIGESTS = "files", "sums.json", "digests.json"
 KEPT = 30 * 24 * 3600  # seconds since the last use
 
 
@@ -69,11 +76,10 @@ def merge(layers: Iterable[Path], cache: Path) -> Path | None:
     if len(paths) == 1:
         return unpack(paths[0], cache)
     key = hashlib.sha256("".join(map(digest_of, paths)).encode()).hexdigest()
-    folders = [unpack(path, cache) for path in paths]
 
     def fill(target: Path) -> None:
-        for folder in folders:
-            lay_over(folder, target)
+        for path in paths:
+            lay_over(unpack(path, cache), target)
 
     return build_once(cache / f"opt-{key}", fill)
 
@@ -95,17 +101,19 @@ def check_total(paths: Iterable[Path]) -> None:
 def build_once(target: Path, fill: Callable[[Path], None]) -> Path:
     """Fill a folder aside and move it into place; whoever comes second uses the first's."""
     try:
-        if target.is_dir():
+        if is_whole(target):
             os.utime(target)  # used today: see prune
-            return target
-        target.parent.mkdir(parents=True, exist_ok=True)
+            return target / FILES
+        make_private(target.parent)
         prune(target.parent)
         aside = Path(tempfile.mkdtemp(prefix="unpacking-", dir=target.parent))
         try:
-            aside.chmod(0o755)
-            fill(aside)
-            with suppress(FileExistsError):  # another process was faster
-                rename_to_new(aside, target)
+            files = aside / FILES
+            files.mkdir()
+            files.chmod(0o755)  # it becomes /opt, or /var/task
+            fill(files)
+            (aside / SUMS).write_text(json.dumps(sums(files, Digests(aside / DIGESTS))), "ascii")
+            put(aside, target)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
     except OSError as error:
@@ -113,17 +121,49 @@ def build_once(target: Path, fill: Callable[[Path], None]) -> Path:
             f'Cannot unpack to "{target.parent}": {error.strerror or error}',
             "free some space, or set LAMBDENO_CACHE to a folder that you can write to",
         ) from None
-    return target
+    return target / FILES
 
 
-def rename_to_new(folder: Path, target: Path) -> None:
-    """Rename a folder to a name that is not taken. Raises FileExistsError, OSError."""
+def is_whole(target: Path) -> bool:
+    """True if a folder has all files that were put there, as they were, and no other."""
     try:
-        folder.rename(target)
+        wanted = json.loads((target / SUMS).read_bytes())
+        digests = Digests(target / DIGESTS)
+        found = sums(target / FILES, digests)
+    except (OSError, ValueError):
+        return False
+    digests.save()
+    return bool(found == wanted)
+
+
+def sums(folder: Path, digests: Digests) -> dict[str, str]:
+    """The mode and the digest of each file, or the place that a link leads to. Raises OSError."""
+    found: dict[str, str] = {}
+    for root, folders, names in os.walk(folder):
+        for name in (*folders, *names):
+            path = Path(root, name)
+            mode = path.lstat().st_mode
+            if stat.S_ISLNK(mode):
+                found[path.relative_to(folder).as_posix()] = f"link {path.readlink()}"
+            elif not stat.S_ISDIR(mode):
+                found[path.relative_to(folder).as_posix()] = f"{mode:o} {digests.of(path)}"
+    return found
+
+
+def put(aside: Path, target: Path) -> None:
+    """Rename a folder to its place, unless another process was faster. Raises OSError."""
+    try:
+        aside.rename(target)
     except OSError:
-        if target.is_dir():
-            raise FileExistsError(target) from None
-        raise
+        if is_whole(target):
+            return
+        damaged = Path(tempfile.mkdtemp(prefix="unpacking-", dir=target.parent))
+        try:
+            with suppress(FileNotFoundError):
+                target.rename(damaged / FILES)
+            aside.rename(target)
+        finally:
+            shutil.rmtree(damaged, ignore_errors=True)
 
 
 def prune(cache: Path) -> None:
