@@ -147,6 +147,7 @@ function race(one, other) {
 
 /** What web.js and streaming.js use of these; they may be loaded after the function. */
 const primordials = {
+  ArrayBuffer,
   NumberPrototypeToString: uncurryThis(Number.prototype.toString),
   Promise,
   RegExpPrototypeExec,
@@ -157,6 +158,7 @@ const primordials = {
   Uint8ArrayPrototypeToBase64: uncurryThis(Uint8Array.prototype.toBase64),
   encode,
   isA,
+  isView: ArrayBuffer.isView,
   parse,
   race,
   startTimer,

@@ -218,13 +218,14 @@ export class Outlet {
 
   /** @param {unknown} chunk @returns {Uint8Array} */
   #bytesOf(chunk) {
-    const { Uint8Array, encode, isA, stringify } = this.#primordials;
+    const { ArrayBuffer, Uint8Array, encode, isA, isView, stringify } = this.#primordials;
     if (isA(Uint8Array, chunk)) return /** @type {Uint8Array} */ (chunk);
     if (typeof chunk === "string") return encode(chunk);
-    if (ArrayBuffer.isView(chunk)) {
-      return new Uint8Array(chunk.buffer, chunk.byteOffset, chunk.byteLength);
+    if (isView(chunk)) {
+      const { buffer, byteOffset, byteLength } = /** @type {ArrayBufferView} */ (chunk);
+      return new Uint8Array(buffer, byteOffset, byteLength);
     }
-    if (chunk instanceof ArrayBuffer) return new Uint8Array(chunk);
+    if (isA(ArrayBuffer, chunk)) return new Uint8Array(/** @type {ArrayBuffer} */ (chunk));
     try {
       return encode(stringify(chunk) ?? "null");
     } catch (cause) {
