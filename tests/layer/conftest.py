@@ -223,6 +223,19 @@ def layer(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def unbound(layer: Path) -> Path:
+    """A layer whose bridge looks its methods up each time: there, a function can forge what it says."""
+    bridge = layer / "lambdeno/runtime.js"
+    text = bridge.read_text()
+    for name in ("encode", "encodeInto"):
+        bound = f"{name} = encoder.{name}.bind(encoder);"
+        assert bound in text
+        text = text.replace(bound, f"{name} = (...values) => encoder.{name}(...values);")
+    bridge.write_text(text)
+    return layer
+
+
+@pytest.fixture
 def start(  # noqa: PLR0917 - pytest gives them by name
     tmp_path: Path, short_tmp: Path, api: FakeRuntimeApi, deno_binary: Path, called: Calling, runtime: str
 ) -> Iterator[Start]:

@@ -20,6 +20,7 @@ import pytest
 
 from tests.layer.conftest import LAYER, Calling, Environment, Start, this_python
 from tests.layer.fake_runtime_api import DEADLINE, Answer, Event, FakeRuntimeApi
+from tests.layer.test_bridge import HANDLER, MESSAGES, WRITES
 from tests.layer.test_deno_ends import holds
 
 LEVELS = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
@@ -587,6 +588,17 @@ def test_events_have_their_level_and_time(
         assert said[:2] == ("an-id", level)
         assert f"said by {method}" in said[2]
     assert environment.log == ""
+
+
+@pytest.mark.parametrize("combination", ["source-runtime1", "binary-runtime1"])
+@pytest.mark.parametrize("written", ["a result", "a word", "the start of a message"])
+def test_a_late_message_costs_no_invocation(start_told: Start, telemetry: Telemetry, written: str) -> None:
+    """Log events are read between two events: a process that wrote anything else is replaced then."""
+    environment = start_told(WRITES + HANDLER)
+    assert environment.result({"returns": 1, "late": MESSAGES[written]}) == 1
+    assert telemetry.has("Runtime.AnswerMismatch")
+    for number in range(2, 5):
+        assert environment.result({"returns": number}) == number
 
 
 def test_events_keep_their_newlines(start_told: Start, telemetry: Telemetry) -> None:

@@ -358,7 +358,7 @@ FORGED_HEADS = {
 @pytest.mark.parametrize("combination", ["binary-runtime1", "binary-runtime2"])
 @pytest.mark.parametrize("forged", FORGED_HEADS.values(), ids=FORGED_HEADS.keys())
 def test_forged_words_of_the_bridge_stay_in_their_post(
-    start: Start, api: FakeRuntimeApi, forged: str
+    start: Start, api: FakeRuntimeApi, unbound: Path, forged: str
 ) -> None:
     """What a function makes the bridge say is the body of its own answer, never headers or a request."""
     environment = start(
@@ -370,11 +370,12 @@ def test_forged_words_of_the_bridge_stay_in_their_post(
           TextEncoder.prototype.encode = function (text) {{
             if (isOver) return new Uint8Array(0);
             isOver = text.startsWith("HTTP/1.1 500");
-            return encode.call(this, isOver ? `HTTP/1.1 500 Error\\r\\n{forged}` : text);
+            return encode.call(this, isOver ? `${{text.split("\\r\\n")[0]}}\\r\\n{forged}` : text);
           }};
           throw new Error("to be told by send()");
         }};
-        """
+        """,
+        layer=unbound,
     )
     names = set(environment.invoke().headers)
     assert not within(0.2, lambda: "/smuggled" in api.paths("POST"))
@@ -383,27 +384,53 @@ def test_forged_words_of_the_bridge_stay_in_their_post(
     assert names <= ours
 
 
+@pytest.fixture
+def telling(layer: Path) -> Path:
+    """A layer whose bridge tells the function its mark, which the function cannot find otherwise."""
+    bridge = layer / "lambdeno/runtime.js"
+    text = bridge.read_text()
+    read = "have += stdin.readSync(frame.subarray(have, MARK)) ?? exit(0);\n"
+    assert read in text
+    bridge.write_text(text.replace(read, f"{read}  setProperty(global, 'mark', frame.slice(0, MARK));\n"))
+    return layer
+
+
 @pytest.mark.parametrize("combination", ["binary-runtime2"])
 @pytest.mark.parametrize("size", ["zzzz", " 1 1"])
-def test_a_forged_frame_does_not_end_the_bootstrap(start: Start, size: str) -> None:
-    """A function that changes prototypes finds the mark; what it writes after it harms itself alone."""
+def test_a_forged_frame_does_not_end_the_bootstrap(start: Start, telling: Path, size: str) -> None:
+    """What a function that knows the mark writes after it harms itself alone."""
     environment = start(
         f"""
-        const prototype = Object.getPrototypeOf(Uint8Array.prototype), {{ subarray }} = prototype;
-        let mark;
-        prototype.subarray = function (...range) {{
-          mark ??= this.slice(0, 32);
-          return subarray.apply(this, range);
-        }};
         export const handler = (isForging) => {{
           const size = new TextEncoder().encode("{size}\\n");
           if (isForging) Deno.stdout.writeSync(new Uint8Array([...mark, ...size]));
           return 1;
         }};
-        """
+        """,
+        layer=telling,
     )
     environment.invoke(True)
     assert environment.result(False) == 1
+
+
+@pytest.mark.parametrize("combination", ["binary-runtime2"])
+def test_a_forged_frame_is_no_answer(start: Start, telling: Path) -> None:
+    """A message with the mark that is written before the event is there does not answer that event."""
+    environment = start(
+        r"""
+        const head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 8\r\n\r\n";
+        const answer = head + '"forged"';
+        const text = answer.length.toString(16).padStart(4, "0") + answer + "\n";
+        const frame = new Uint8Array([...mark, ...new TextEncoder().encode(text)]);
+        setTimeout(() => Deno.stdout.writeSync(frame), 20); // when the function is loaded
+        export const handler = (event) => event;
+        """,
+        layer=telling,
+    )
+    assert environment.waits_for_next(1)
+    time.sleep(0.2)
+    _, error = environment.error("mine")
+    assert error["errorType"] == "Runtime.AnswerMismatch"
 
 
 @pytest.mark.parametrize("combination", ["binary-runtime1"])

@@ -17,7 +17,7 @@ from tests.layer.fake_runtime_api import DEADLINE, Answer, Event, FakeRuntimeApi
 
 Start = Callable[..., Environment]
 ECHO = "export const handler = (event) => event;"
-# What replaces the means by which the bridge writes: it must not reach Lambda as a head.
+# What replaces the means by which an unbound bridge writes: it must not reach Lambda as a head.
 FORGES = """
 const { encodeInto } = TextEncoder.prototype;
 let isForging = false;
@@ -150,9 +150,9 @@ def test_a_refused_response_is_told_by_its_own_request(start: Start, api: FakeRu
     assert "the-refused" in line
 
 
-def test_a_head_that_the_function_has_forged_is_not_passed_on(start: Start) -> None:
+def test_a_head_that_the_function_has_forged_is_not_passed_on(start: Start, unbound: Path) -> None:
     """One that is not the bridge's own goes the long way, on which the bootstrap writes the head itself."""
-    environment = start(FORGES)
+    environment = start(FORGES, layer=unbound)
     assert environment.result("fine") == "fine"
     post = environment.invoke("forge")
     assert post.headers["content-type"] == "application/json"

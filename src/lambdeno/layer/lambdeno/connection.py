@@ -25,6 +25,10 @@ class Closed(Exception):
     """The peer is gone, or what it sends is not HTTP."""
 
 
+class Malformed(Closed):
+    """What the peer sends is not the message that is awaited."""
+
+
 class Unread(Closed):
     """The peer is gone, and has not read all that was sent to it: unix(7) resets the connection then."""
 
@@ -109,7 +113,7 @@ class Connection:
                 lengths = self.head.count(b"\r\ncontent-length:")
                 length = self.header(b"content-length") if lengths else b"0"
                 if lengths > 1 or not length.isdigit() or len(length) > DIGITS:
-                    raise Closed("a Content-Length that is no number, or two")
+                    raise Malformed("a Content-Length that is no number, or two")
                 self.total = at + 4 + int(length)
             if not self.head.startswith(b"http/1.1 1"):
                 break
@@ -129,8 +133,18 @@ class Connection:
         """The status of a received response. Raises Closed where there is none."""
         digits = self.original[9:12]
         if not self.head.startswith(b"http/1.") or not digits.isdigit():
-            raise Closed("an answer that is not HTTP")
+            raise Malformed("an answer that is not HTTP")
         return int(digits)
+
+    @property
+    def reason(self) -> bytes:
+        """The reason phrase of a received response: the bridge has its request's number there."""
+        return self.original[13 : self.original.find(b"\r")]
+
+    @property
+    def has_more(self) -> bool:
+        """Whether bytes came behind the last message, in the same read."""
+        return self.end > self.total
 
     def header(self, name: bytes) -> bytes:
         """A header's value as it came, or nothing. ``name`` is in lower case."""
@@ -222,7 +236,7 @@ class Connection:
 
     def _resize(self, size: int) -> None:
         if size > 2 * LARGEST:
-            raise Closed("a message over every limit of Lambda")
+            raise Malformed("a message over every limit of Lambda")
         old = self.buffer
         self.view.release()
         self.buffer = old[:size] + bytes(max(0, size - len(old)))
@@ -232,7 +246,7 @@ class Connection:
         """Read a chunked body whole and close its gaps. Go servers chunk what they write over 2 KB."""
         coding = b"\r\ntransfer-encoding:"
         if self.head.count(coding) > 1 or self.header(coding[2:-1]).lower() != b"chunked":
-            raise Closed("a Transfer-Encoding that is unknown")
+            raise Malformed("a Transfer-Encoding that is unknown")
         read, to = start, start  # the next chunk's line; where its data goes
         while True:
             line_end = self.buffer.find(b"\r\n", read, self.end)
@@ -241,14 +255,14 @@ class Connection:
                 line_end = self.buffer.find(b"\r\n", read, self.end)
             word = bytes(self.view[read:line_end]).partition(b";")[0].strip()
             if not word or len(word) > DIGITS or word.strip(HEXADECIMAL):
-                raise Closed("a chunk without a size")
+                raise Malformed("a chunk without a size")
             size = int(word, 16)
             read = line_end + 2
             if size == 0:
                 break
             self._fill(read + size + 2)
             if self.buffer[read + size : read + size + 2] != b"\r\n":
-                raise Closed("a chunk longer than its size")
+                raise Malformed("a chunk longer than its size")
             self.view[to : to + size] = self.view[read : read + size]
             to += size
             read += size + 2

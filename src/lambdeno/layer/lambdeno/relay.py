@@ -13,6 +13,7 @@ after the other, and nobody waits for the 202 in between.
 from _socket import MSG_PEEK
 
 from connection import Connection
+from runtime import DIGITS_OF_NUMBER
 from runtime_api import PLAIN, PREFIX
 
 if False:  # for the type checker; importing typing would cost a millisecond
@@ -23,16 +24,19 @@ if False:  # for the type checker; importing typing would cost a millisecond
 
 END = b"\r\n\r\n"
 EVENT = b"HTTP/1.1 200 "
-TO_BRIDGE = b"POST /invocation HTTP/1.1"
+TO_BRIDGE = b"POST /invocation/"  # then the number
+VERSION = b" HTTP/1.1"
 REQUEST_ID = b"\r\nlambda-runtime-aws-request-id: "
 INVOCATION_ID = b"\r\nlambda-runtime-invocation-id:"
 LENGTH = b"\r\ncontent-length: "
 CODING = b"\r\ntransfer-encoding:"
 CLOSING = b"\r\nconnection:"
-# The one head that the bridge has for a result; the length is padded to 8 places.
-RESULT = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: "
-FIELDS = len(b"HTTP/1.1 200 OK")  # where its fields begin, which the post takes over
-DIGITS = len(RESULT) + 8
+# The one head that the bridge has for a result: status, number, fields; the length is padded to 8 places.
+STATUS = b"HTTP/1.1 200 "
+FIELDS = len(STATUS) + DIGITS_OF_NUMBER  # where its fields begin, which the post takes over
+RESULT = b"\r\nContent-Type: application/json\r\nContent-Length: "
+LENGTH_AT = FIELDS + len(RESULT)
+DIGITS = LENGTH_AT + 8
 BODY = DIGITS + len(END)
 
 
@@ -43,6 +47,9 @@ def relay(runtime: "Runtime1", api: "RuntimeApi") -> bool:  # noqa: PLR0915 - ca
     sock: socket = platform.sock  # type: ignore[assignment]
     start, middle = b"POST %b/invocation/" % PREFIX, b"/response" + api.headers
     next_request = api.next_request if api.is_pipelining else b""
+    has_more = bridge.has_more  # what the bridge was not asked for
+    number = next(runtime.numbers)
+    first_line, status = TO_BRIDGE + number + VERSION, STATUS + number + RESULT
     taken = b""  # the whole of the last 202: the next one is the same until its Date changes
     try:
         api.ask()
@@ -51,23 +58,23 @@ def relay(runtime: "Runtime1", api: "RuntimeApi") -> bool:  # noqa: PLR0915 - ca
     at, end = 0, received(sock, buffer)
     while True:
         event = ordinary(buffer, view, at, end)
-        if event is None:
+        if event is None or has_more:
             left(platform, at, end)
             return runtime.answer(api.next(), api)
         request_id, fields, echo = event
         api.is_asked = False
         api.request_id = runtime.request_id = request_id
         api.invocation_id = echo.partition(b":")[2].strip()
-        runtime.head = fields
+        runtime.head, runtime.number = fields, number
         runtime.is_blocked = runtime.has_warned = False
         try:
-            bridge.send(TO_BRIDGE + view[at + fields.find(b"\r") : end])
+            bridge.send(first_line + view[at + fields.find(b"\r") : end])
         except OSError:  # told again to who sends again
             left(platform, at, end)
             platform.receive()
             return runtime.answer(platform, api)
         got = looked_at(runtime, results)
-        if not is_result(results, got):
+        if not is_result(results, got, status):
             left(platform, at, end)
             platform.receive()
             return runtime.resume(platform, api, is_unread=got < 0)
@@ -78,7 +85,11 @@ def relay(runtime: "Runtime1", api: "RuntimeApi") -> bool:  # noqa: PLR0915 - ca
             platform.send(api.post)
         except OSError:  # told again to who reads
             pass
-        runtime.sock.recv_into(results)  # not before: it wakes Deno, to tell it that there is room
+        number = next(runtime.numbers)  # while nobody waits for it
+        first_line, status = TO_BRIDGE + number + VERSION, STATUS + number + RESULT
+        size = runtime.sock.recv_into(results)  # not before: it wakes Deno, to tell it that there is room
+        if size != got:
+            bridge.total, bridge.end, has_more = got, size, True
         end = received(sock, buffer)
         at = len(taken)
         if at and buffer.startswith(taken, 0, end):
@@ -134,11 +145,11 @@ def ordinary(buffer: bytearray, view: memoryview, at: int, end: int) -> "tuple[b
     return request_id, fields, echo
 
 
-def is_result(buffer: bytearray, end: int) -> bool:
-    """Whether a result is whole, and its head the bridge's own: a function may have had its hand in it."""
-    length = bytes(buffer[len(RESULT) : DIGITS]).strip()
+def is_result(buffer: bytearray, end: int, head: bytes) -> bool:
+    """True if a result is whole, and its head is the bridge's for this request: a function may forge one."""
+    length = bytes(buffer[LENGTH_AT:DIGITS]).strip()
     return (
-        buffer.startswith(RESULT, 0, end)
+        buffer.startswith(head, 0, end)
         and buffer.startswith(END, DIGITS)
         and length.isdigit()
         and BODY + int(length) == end

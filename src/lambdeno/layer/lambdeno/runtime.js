@@ -2,18 +2,170 @@
 //
 //   connect -> load the function -> say that it is loaded, or why not -> POST /invocation, for ever
 //
+// Each request has a number in its path, which its answer has as the reason phrase. The first message
+// answers no request, and has "load" there.
+//
 // One connection, one request at a time: a Unix socket (runtime1) or the standard streams (runtime2,
 // where the bootstrap ends the process after the first). Raw HTTP/1.1 and no import: Deno.serve
 // starts 3 to 5 ms later (docs/decisions.md), and what is not loaded cannot be slow. web.js and
 // streaming.js are loaded for functions that need them.
 
-const encoder = new TextEncoder();
-const decoder = new TextDecoder();
-// As they were before the function could change them.
+// --- Primordials -------------------------------------------------------------------------------
+//
+// What the bridge uses, as it was before the function could change it, under the names that Node has
+// for it. The connection's methods are bound before the function is loaded, too. Safe as they are:
+// `await`, literals, indices, the length of arrays and text. Not safe: iteration, spread arrays, array
+// patterns, methods, `instanceof`, a typed array's length.
+
+/** A method as a function of what it is called on. @type {(method: any) => (on: any, ...values: any[]) => any} */
+const uncurryThis = Function.prototype.bind.bind(Function.prototype.call);
+const global = globalThis;
+const deno = Deno;
+const { addSignalListener, exit, statSync, stdin, stdout, unrefTimer } = deno;
+const { get: getVariable, set: setVariable, delete: deleteVariable } = deno.env;
+const { NotCapable } = deno.errors;
+const {
+  AbortController,
+  AbortSignal,
+  AggregateError,
+  ArrayBuffer,
+  BigInt,
+  DOMException,
+  DataView,
+  Date,
+  Error,
+  Number,
+} = global;
+const { Promise, String, SyntaxError, TypeError, Uint8Array } = global;
+const { addEventListener, encodeURIComponent, queueMicrotask } = global;
 const { parse, stringify } = JSON;
-const { addSignalListener, env, exit, statSync, stdin, stdout } = Deno;
+const { assign, keys } = Object;
+const { isArray } = Array;
+const {
+  defineProperty,
+  deleteProperty,
+  get: getProperty,
+  getOwnPropertyDescriptor,
+  getPrototypeOf,
+  set: setProperty,
+} = Reflect;
+const { now: currentTime } = Date;
+const { asyncIterator } = Symbol;
+const withResolvers = Promise.withResolvers.bind(Promise);
+/** @param {object} prototype @param {string} name */
+const uncurryGetter = (prototype, name) =>
+  uncurryThis(getOwnPropertyDescriptor(prototype, name)?.get);
+const TypedArrayPrototype = Object(getPrototypeOf(Uint8Array.prototype));
+const DataViewPrototypeSetBigUint64 = uncurryThis(DataView.prototype.setBigUint64);
+const DataViewPrototypeSetUint32 = uncurryThis(DataView.prototype.setUint32);
+const DatePrototypeToISOString = uncurryThis(Date.prototype.toISOString);
+const ErrorEventPrototypeGetError = uncurryGetter(ErrorEvent.prototype, "error");
+const ErrorEventPrototypeGetMessage = uncurryGetter(ErrorEvent.prototype, "message");
+const EventPrototypePreventDefault = uncurryThis(Event.prototype.preventDefault);
+const FunctionPrototypeBind = uncurryThis(Function.prototype.bind);
+const ObjectPrototypeIsPrototypeOf = uncurryThis(Object.prototype.isPrototypeOf);
+const ObjectPrototypeToString = uncurryThis(Object.prototype.toString);
+const RejectionEventPrototypeGetPromise = uncurryGetter(PromiseRejectionEvent.prototype, "promise");
+const RejectionEventPrototypeGetReason = uncurryGetter(PromiseRejectionEvent.prototype, "reason");
+const RegExpPrototypeExec = uncurryThis(RegExp.prototype.exec);
+const StringPrototypeCharCodeAt = uncurryThis(String.prototype.charCodeAt);
+const StringPrototypeIncludes = uncurryThis(String.prototype.includes);
+const StringPrototypeIndexOf = uncurryThis(String.prototype.indexOf);
+const StringPrototypeReplaceAll = uncurryThis(String.prototype.replaceAll);
+const StringPrototypeSlice = uncurryThis(String.prototype.slice);
+const StringPrototypeSplit = uncurryThis(String.prototype.split);
+const StringPrototypeStartsWith = uncurryThis(String.prototype.startsWith);
+const StringPrototypeToLowerCase = uncurryThis(String.prototype.toLowerCase);
+const StringPrototypeTrim = uncurryThis(String.prototype.trim);
+const TypedArrayPrototypeGetBuffer = uncurryGetter(TypedArrayPrototype, "buffer");
+const TypedArrayPrototypeGetByteOffset = uncurryGetter(TypedArrayPrototype, "byteOffset");
+const TypedArrayPrototypeGetLength = uncurryGetter(TypedArrayPrototype, "length");
+const TypedArrayPrototypeSet = uncurryThis(TypedArrayPrototype.set);
+const encoder = new TextEncoder();
+/** @type {(text: string) => Uint8Array} */
+const encode = encoder.encode.bind(encoder);
+const encodeInto = encoder.encodeInto.bind(encoder);
+const decoder = new TextDecoder();
+const decode = decoder.decode.bind(decoder);
+const strictDecoder = new TextDecoder("utf-8", { fatal: true });
+const decodeStrictly = strictDecoder.decode.bind(strictDecoder);
 const writeOutput = stdout.writeSync.bind(stdout);
 const { Console, inspectArgs } = internals();
+
+/** As TypedArray.prototype.subarray, without its species. @param {Uint8Array} bytes @param {number} start @param {number} [end] */
+function subarray(bytes, start, end = TypedArrayPrototypeGetLength(bytes)) {
+  const at = TypedArrayPrototypeGetByteOffset(bytes) + start;
+  return new Uint8Array(TypedArrayPrototypeGetBuffer(bytes), at, end - start);
+}
+
+// Deno makes its timers when they are first asked for, which takes 6 ms: who asks is bound, not what it gives.
+const makeSetTimeout = getOwnPropertyDescriptor(global, "setTimeout")?.get ?? (() => setTimeout);
+const makeClearTimeout = getOwnPropertyDescriptor(global, "clearTimeout")?.get ??
+  (() => clearTimeout);
+
+/** As setTimeout. @param {(value?: any) => void} callback @param {number} ms @returns {any} */
+function startTimer(callback, ms) {
+  return makeSetTimeout()(callback, ms);
+}
+
+/** As clearTimeout. @param {any} timer */
+function stopTimer(timer) {
+  makeClearTimeout()(timer);
+}
+
+/** As `instanceof`. @param {{ prototype: object }} type @param {unknown} value */
+function isA({ prototype }, value) {
+  return ObjectPrototypeIsPrototypeOf(prototype, value);
+}
+
+/**
+ * As Promise.prototype.then, of a promise or a thenable.
+ * @template T
+ * @param {PromiseLike<T>} promise @param {(value: T) => void} fulfilled @param {(error: unknown) => void} rejected
+ */
+async function then(promise, fulfilled, rejected) {
+  let value;
+  try {
+    value = await promise;
+  } catch (error) {
+    return rejected(error);
+  }
+  fulfilled(value);
+}
+
+/**
+ * As Promise.race, of two.
+ * @template T @template U
+ * @param {PromiseLike<T>} one @param {PromiseLike<U>} other @returns {Promise<T | U>}
+ */
+function race(one, other) {
+  return new Promise((resolve, reject) => {
+    then(one, resolve, reject);
+    then(other, resolve, reject);
+  });
+}
+
+/** What web.js and streaming.js use of these; they may be loaded after the function. */
+const primordials = {
+  ArrayBuffer,
+  NumberPrototypeToString: uncurryThis(Number.prototype.toString),
+  Promise,
+  RegExpPrototypeExec,
+  StringPrototypeSlice,
+  TypedArrayPrototypeGetLength,
+  TypedArrayPrototypeSet,
+  Uint8Array,
+  Uint8ArrayPrototypeToBase64: uncurryThis(Uint8Array.prototype.toBase64),
+  encode,
+  isA,
+  isView: ArrayBuffer.isView,
+  parse,
+  race,
+  startTimer,
+  stringify,
+  then,
+  withResolvers,
+};
 
 const ERROR_TYPE = "application/vnd.aws.lambda.error+json";
 const SMALL = 64 * 1024; // bytes: messages up to here need no buffer of their own
@@ -22,20 +174,24 @@ const MOST_LOGS = 100; // events of one turn
 const PIPE_BUF = 4096; // bytes that the kernel writes to a pipe in one piece
 const MARK = 32; // bytes
 const DIGITS = 8; // of a result's Content-Length: Lambda takes 6291556 bytes
-const HERE = encoder.encode("HTTP/1.1 102 Here\r\nContent-Length: 0\r\n\r\n");
-const RESULT_HEAD = encoder.encode(
-  `HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: ${
+const NUMBER = 16; // characters of a request's number
+const PATH = "POST /invocation/".length; // where it is
+const STATUS = "HTTP/1.1 200 "; // before it, in a result
+const HERE = encode("HTTP/1.1 102 Here\r\nContent-Length: 0\r\n\r\n");
+const RESULT_HEAD = encode(
+  `${STATUS}${" ".repeat(NUMBER)}\r\nContent-Type: application/json\r\nContent-Length: ${
     " ".repeat(DIGITS)
   }\r\n\r\n`,
 );
+const RESULT_HEAD_SIZE = RESULT_HEAD.length;
 
 /**
  * What formats console's arguments. The way to Deno's internals is closed behind it: there, a
  * function would find the bridge's connection.
  */
 function internals() {
-  const all = Object(Reflect.get(Deno, Reflect.get(Deno, "internal")));
-  Reflect.deleteProperty(Deno, Reflect.get(Deno, "internal"));
+  const all = Object(getProperty(deno, getProperty(deno, "internal")));
+  deleteProperty(deno, getProperty(deno, "internal"));
   return {
     /** @type {new (print: (text: string, level: number) => void) => Console} */
     Console: all.Console,
@@ -48,8 +204,9 @@ function internals() {
 
 /**
  * ``isCancel``: nobody reads the response that is being streamed.
- * @typedef {{ headers: Map<string, string>, body: string, isText: boolean, isCancel: boolean }} Received
+ * @typedef {{ number: string, headers: Headers, body: string, isText: boolean, isCancel: boolean }} Received
  */
+/** @typedef {Record<string, string | undefined>} Headers names in lower case */
 
 /**
  * What the bridge needs of a connection; ``writeSync`` where it has that, else ``write``.
@@ -61,22 +218,48 @@ function internals() {
  * }} Connection
  */
 
+/** A buffer with its size: what a function might have changed is not asked for. */
+class Room {
+  #buffer;
+
+  /** @param {number} size */
+  constructor(size) {
+    this.size = size;
+    this.#buffer = new ArrayBuffer(size);
+    this.bytes = new Uint8Array(this.#buffer);
+    this.number = this.part(PATH, PATH + NUMBER); // where a request has it
+  }
+
+  /** @param {number} start @param {number} [end] */
+  part(start, end = this.size) {
+    return new Uint8Array(this.#buffer, start, end - start);
+  }
+
+  /** @param {number} size @param {number} used */
+  grown(size, used) {
+    const larger = new Room(size);
+    TypedArrayPrototypeSet(larger.bytes, this.part(0, used));
+    return larger;
+  }
+}
+
 class Wire {
   #connection;
-  #input = new Uint8Array(SMALL);
-  #output = new Uint8Array(RESULT_HEAD.length + SMALL);
+  #input = new Room(SMALL);
+  #output = new Room(RESULT_HEAD_SIZE + SMALL);
   /** @type {Promise<void> | null} what is being written piece by piece */
   #writing = null;
   #logs = 0; // log events that may not yet be in the kernel
   #logBytes = 0;
   /** @type {((event: Uint8Array) => Promise<void>) | null} sends a log event in the middle of a stream */
   logInStream = null;
+  number = "load"; // of the request that is answered next
 
   /** @param {Connection} connection */
   constructor(connection) {
     this.#connection = connection;
     this.keepAlive = connection.keepAlive ?? ignore;
-    this.#output.set(RESULT_HEAD);
+    TypedArrayPrototypeSet(this.#output.bytes, RESULT_HEAD);
   }
 
   /**
@@ -88,60 +271,57 @@ class Wire {
     let start = -1; // of the body
     let text = "";
     while (start < 0) {
-      if (have === this.#input.length) this.#input = grown(this.#input, 2 * have, have);
-      const got = await this.#connection.read(have ? this.#input.subarray(have) : this.#input);
+      if (have === this.#input.size) this.#input = this.#input.grown(2 * have, have);
+      const got = await this.#connection.read(have ? this.#input.part(have) : this.#input.bytes);
       if (got === null) return null;
       have += got;
       if (have <= SMALL) {
-        text = decoder.decode(this.#input.subarray(0, have));
-        const end = text.indexOf("\r\n\r\n");
+        text = decode(this.#input.part(0, have));
+        const end = StringPrototypeIndexOf(text, "\r\n\r\n");
         if (end < 0) continue;
-        const headers = headersOf(text.slice(0, end));
+        const headers = headersOf(StringPrototypeSlice(text, 0, end));
         if (text.length === have && have === end + 4 + lengthIn(headers)) { // a byte for each unit
-          const isText = !text.includes("\ufffd");
-          return {
-            headers,
-            body: text.slice(end + 4),
-            isText,
-            isCancel: text.startsWith("DELETE"),
-          };
+          const isText = !StringPrototypeIncludes(text, "\ufffd");
+          return received(text, headers, StringPrototypeSlice(text, end + 4), isText);
         }
       }
-      start = endOfHead(this.#input, have);
+      start = endOfHead(this.#input.bytes, have);
     }
-    const head = decoder.decode(this.#input.subarray(0, start));
-    const headers = headersOf(head.slice(0, -4));
+    const head = decode(this.#input.part(0, start));
+    const headers = headersOf(StringPrototypeSlice(head, 0, -4));
     const total = start + lengthIn(headers);
-    if (total > this.#input.length) this.#input = grown(this.#input, total, have);
+    if (total > this.#input.size) this.#input = this.#input.grown(total, have);
     while (have < total) {
-      const got = await this.#connection.read(this.#input.subarray(have, total));
+      const got = await this.#connection.read(this.#input.part(have, total));
       if (got === null) return null;
       have += got;
     }
-    const bytes = this.#input.subarray(start, total);
-    const body = decoder.decode(bytes);
-    const isText = !body.includes("\ufffd") || isUtf8(bytes);
-    return { headers, body, isText, isCancel: head.startsWith("DELETE") };
+    const bytes = this.#input.part(start, total);
+    const body = decode(bytes);
+    const isText = !StringPrototypeIncludes(body, "\ufffd") || isUtf8(bytes);
+    return received(head, headers, body, isText);
   }
 
   /** Sends a handler's result. @param {string} json */
   sendResult(json) {
-    const head = RESULT_HEAD.length;
-    if (head + json.length * 3 > this.#output.length) { // UTF-8 has at most 3 bytes for a UTF-16 unit
+    const head = RESULT_HEAD_SIZE;
+    if (head + json.length * 3 > this.#output.size) { // UTF-8 has at most 3 bytes for a UTF-16 unit
       // Room for text of ASCII, and some more; what is kept is not mapped page by page each time.
       const room = head + json.length + SMALL;
-      if (room > this.#output.length) this.#output = grown(RESULT_HEAD, room, head);
+      if (room > this.#output.size) this.#output = this.#output.grown(room, head);
     }
     const output = this.#output;
-    const { read, written } = encoder.encodeInto(json, output.subarray(head));
+    const { read, written } = encodeInto(json, output.part(head));
     if (read < json.length || written >= 10 ** DIGITS) {
-      return this.send("200 OK", "Content-Type: application/json\r\n", json);
+      return this.send(`200 ${this.number}`, "Content-Type: application/json\r\n", json);
     }
+    const { bytes } = output;
+    TypedArrayPrototypeSet(bytes, this.#input.number, STATUS.length);
     let rest = written;
     for (let at = head - 5; at > head - 5 - DIGITS; at--, rest = rest / 10 | 0) {
-      output[at] = rest || rest === written ? 48 + rest % 10 : 32; // a space before the first digit
+      bytes[at] = rest || rest === written ? 48 + rest % 10 : 32; // a space before the first digit
     }
-    this.write(output.subarray(0, head + written));
+    this.write(output.part(0, head + written));
   }
 
   /**
@@ -151,14 +331,14 @@ class Wire {
    * @param {string | Uint8Array} content
    */
   send(status, headers, content) {
-    const body = typeof content === "string" ? encoder.encode(content) : content;
-    const head = encoder.encode(
-      `HTTP/1.1 ${status}\r\n${headers}Content-Length: ${body.length}\r\n\r\n`,
-    );
-    if (head.length + body.length > ATOMIC) return this.write(head, body);
-    const message = new Uint8Array(head.length + body.length);
-    message.set(head);
-    message.set(body, head.length);
+    const body = typeof content === "string" ? encode(content) : content;
+    const bodySize = TypedArrayPrototypeGetLength(body);
+    const head = encode(`HTTP/1.1 ${status}\r\n${headers}Content-Length: ${bodySize}\r\n\r\n`);
+    const headSize = TypedArrayPrototypeGetLength(head);
+    if (headSize + bodySize > ATOMIC) return this.write(head, body);
+    const message = new Uint8Array(headSize + bodySize);
+    TypedArrayPrototypeSet(message, head);
+    TypedArrayPrototypeSet(message, body, headSize);
     return this.write(message);
   }
 
@@ -168,17 +348,19 @@ class Wire {
    * @param {Uint8Array} event
    */
   sendLog(event) {
+    const size = TypedArrayPrototypeGetLength(event);
     if (!this.#connection.writeSync) {
-      if (this.#writing || event.length > ATOMIC / 2) return false;
-      if (this.#logs === MOST_LOGS || this.#logBytes + event.length > SMALL) return false;
+      if (this.#writing || size > ATOMIC / 2) return false;
+      if (this.#logs === MOST_LOGS || this.#logBytes + size > SMALL) return false;
     }
     this.#logs++;
-    this.#logBytes += event.length;
+    this.#logBytes += size;
     const sending = this.logInStream ? this.logInStream(event) : this.send("103 Log", "", event);
-    sending.then(() => {
+    const sent = () => {
       this.#logs--;
-      this.#logBytes -= event.length;
-    });
+      this.#logBytes -= size;
+    };
+    then(sending, sent, sent);
     return true;
   }
 
@@ -190,26 +372,28 @@ class Wire {
    * receive tells.
    * @param {Uint8Array[]} parts
    */
-  write(...parts) {
+  async write(...parts) {
     const { writeSync } = this.#connection;
     if (writeSync) {
-      for (let rest of parts) {
-        while (rest.length) rest = rest.subarray(writeSync(rest));
+      for (let i = 0; i < parts.length; i++) {
+        let rest = parts[i];
+        while (TypedArrayPrototypeGetLength(rest)) rest = subarray(rest, writeSync(rest));
       }
-      return Promise.resolve();
+      return;
     }
-    if (this.#writing) {
-      parts = parts.map((part) => part.slice()); // the output buffer will have been used again
-      this.#writing = this.#writing.then(() => this.#writeAll(parts));
-    } else if (parts.length === 1 && parts[0].length <= ATOMIC) {
-      return this.#connection.write(parts[0]).then(() => {}, () => {});
-    } else {
-      this.#writing = this.#writeAll(parts);
+    const before = this.#writing;
+    if (!before && parts.length === 1 && TypedArrayPrototypeGetLength(parts[0]) <= ATOMIC) {
+      try {
+        await this.#connection.write(parts[0]);
+      } catch { /* receive() gives null */ }
+      return;
     }
-    const writing = this.#writing;
-    return writing.then(() => {
-      if (this.#writing === writing) this.#writing = null;
-    });
+    if (before) { // the output buffer will have been used again
+      for (let i = 0; i < parts.length; i++) parts[i] = new Uint8Array(parts[i]);
+    }
+    const writing = this.#writing = this.#writeAll(parts, before);
+    await writing;
+    if (this.#writing === writing) this.#writing = null;
   }
 
   /** Resolves when nothing is on its way. */
@@ -217,14 +401,24 @@ class Wire {
     await this.#writing;
   }
 
-  /** @param {Uint8Array[]} parts */
-  async #writeAll(parts) {
+  /** @param {Uint8Array[]} parts @param {Promise<void> | null} before what is written first */
+  async #writeAll(parts, before) {
+    if (before) await before;
     try {
-      for (let rest of parts) {
-        while (rest.length) rest = rest.subarray(await this.#connection.write(rest));
+      for (let i = 0; i < parts.length; i++) {
+        let rest = parts[i];
+        while (TypedArrayPrototypeGetLength(rest)) {
+          rest = subarray(rest, await this.#connection.write(rest));
+        }
       }
     } catch { /* receive() gives null */ }
   }
+}
+
+/** @param {string} head @param {Headers} headers @param {string} body @param {boolean} isText @returns {Received} */
+function received(head, headers, body, isText) {
+  const number = StringPrototypeSlice(head, PATH, PATH + NUMBER);
+  return { number, headers, body, isText, isCancel: head[0] === "D" };
 }
 
 /**
@@ -236,18 +430,21 @@ class Wire {
 function standardStreams() {
   const frame = new Uint8Array(PIPE_BUF);
   const head = MARK + 4;
-  const read = stdin.read.bind(stdin); // as it is before the function could change it
+  const read = stdin.read.bind(stdin);
   for (let have = 0; have < MARK;) have += stdin.readSync(frame.subarray(have, MARK)) ?? exit(0);
   return {
     read,
     write: () => Promise.resolve(0), // never asked
     writeSync: (bytes) => {
-      const size = Math.min(bytes.length, PIPE_BUF - head - 1);
-      encoder.encodeInto(size.toString(16).padStart(4, "0"), frame.subarray(MARK));
-      frame.set(size < bytes.length ? bytes.subarray(0, size) : bytes, head);
+      const all = TypedArrayPrototypeGetLength(bytes);
+      const size = all < PIPE_BUF - head ? all : PIPE_BUF - head - 1;
+      for (let at = MARK + 3, rest = size; at >= MARK; at--, rest >>= 4) {
+        frame[at] = StringPrototypeCharCodeAt("0123456789abcdef", rest & 15);
+      }
+      TypedArrayPrototypeSet(frame, size < all ? subarray(bytes, 0, size) : bytes, head);
       frame[head + size] = 10;
       try {
-        writeOutput(frame.subarray(0, head + size + 1));
+        writeOutput(subarray(frame, 0, head + size + 1));
       } catch {
         exit(1); // the function has closed its standard output: there is no way to answer
       }
@@ -258,11 +455,13 @@ function standardStreams() {
 
 /** @param {string} path @returns {Promise<Connection>} */
 async function socketAt(path) {
-  const connection = await Deno.connect({ transport: "unix", path });
+  const connection = await deno.connect({ transport: "unix", path });
+  const ref = connection.ref.bind(connection);
+  const unref = connection.unref.bind(connection);
   return {
     read: connection.read.bind(connection),
     write: connection.write.bind(connection),
-    keepAlive: (wanted) => wanted ? connection.ref() : connection.unref(),
+    keepAlive: (wanted) => wanted ? ref() : unref(),
   };
 }
 
@@ -277,47 +476,40 @@ let bridge = null;
 function connected(connection) {
   bridge = new Wire(connection);
   // From now on, the bootstrap hears of Deno.exit.
-  if (connection.writeSync) connection.writeSync(HERE);
-  else connection.write(HERE).catch(ignore);
+  bridge.write(HERE);
   return bridge;
 }
 
 function ignore() {}
 
-/** @param {Map<string, string>} headers */
+/** @param {Headers} headers */
 function lengthIn(headers) {
-  return Number(headers.get("content-length") ?? 0);
+  return Number(headers["content-length"] ?? 0);
 }
 
-/** @param {string} head without its empty line */
+/** @param {string} head without its empty line @returns {Headers} */
 function headersOf(head) {
-  const headers = new Map();
+  /** @type {Headers} */
+  const headers = /** @type {any} */ ({ __proto__: null });
   let name = "";
-  const lines = head.split("\r\n");
+  const lines = StringPrototypeSplit(head, "\r\n");
   for (let i = 1; i < lines.length; i++) {
     const line = lines[i];
-    if (line.startsWith(" ") || line.startsWith("\t")) { // it goes on (RFC 9112, 5.2)
-      headers.set(name, `${headers.get(name)} ${line.trim()}`.trim());
+    if (line[0] === " " || line[0] === "\t") { // it goes on (RFC 9112, 5.2)
+      headers[name] = StringPrototypeTrim(`${headers[name]} ${StringPrototypeTrim(line)}`);
       continue;
     }
-    const colon = line.indexOf(":");
-    name = line.slice(0, colon).toLowerCase();
-    headers.set(name, line.slice(colon + 1).trim());
+    const colon = StringPrototypeIndexOf(line, ":");
+    name = StringPrototypeToLowerCase(StringPrototypeSlice(line, 0, colon));
+    headers[name] = StringPrototypeTrim(StringPrototypeSlice(line, colon + 1));
   }
   return headers;
-}
-
-/** @param {Uint8Array} bytes @param {number} size @param {number} used */
-function grown(bytes, size, used) {
-  const larger = new Uint8Array(size);
-  larger.set(bytes.subarray(0, used));
-  return larger;
 }
 
 /** @param {Uint8Array} bytes */
 function isUtf8(bytes) {
   try {
-    new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+    decodeStrictly(bytes);
     return true;
   } catch {
     return false;
@@ -326,7 +518,8 @@ function isUtf8(bytes) {
 
 /** Where the body begins, or -1. @param {Uint8Array} bytes @param {number} have */
 function endOfHead(bytes, have) {
-  for (let at = bytes.indexOf(13); at >= 0 && at + 3 < have; at = bytes.indexOf(13, at + 1)) {
+  for (let at = 0; at + 3 < have; at++) {
+    if (bytes[at] !== 13) continue;
     if (bytes[at + 1] === 10 && bytes[at + 2] === 13 && bytes[at + 3] === 10) return at + 4;
   }
   return -1;
@@ -337,8 +530,8 @@ function endOfHead(bytes, have) {
 const LEVELS = ["TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL"];
 const [TRACE, DEBUG, INFO, WARN, ERROR, FATAL] = LEVELS.keys();
 const CONSOLE_LEVELS = [DEBUG, INFO, WARN, ERROR]; // as Deno's Console numbers them
-const isJson = env.get("AWS_LAMBDA_LOG_FORMAT") === "JSON";
-const least = LEVELS.indexOf((env.get("AWS_LAMBDA_LOG_LEVEL") ?? "").toUpperCase());
+const isJson = getVariable("AWS_LAMBDA_LOG_FORMAT") === "JSON";
+const least = LEVELS.indexOf((getVariable("AWS_LAMBDA_LOG_LEVEL") ?? "").toUpperCase());
 
 /** Whether the bootstrap takes whole log events, since the platform does. */
 let isFramed = false;
@@ -388,16 +581,16 @@ function logRecord(level, fields) {
 }
 
 function now() {
-  return new Date().toISOString();
+  return DatePrototypeToISOString(new Date());
 }
 
 /** @param {number} level @param {string} text */
 function writeLog(level, text) {
-  if (isFramed && bridge?.sendLog(logEvent(level, encoder.encode(text)))) return;
+  if (isFramed && bridge?.sendLog(logEvent(level, encode(text)))) return;
   // One event is one line: Lambda's console shows a carriage return as a new one.
-  let rest = encoder.encode(text.replaceAll("\n", "\r") + "\n");
+  let rest = encode(StringPrototypeReplaceAll(text, "\n", "\r") + "\n");
   try {
-    while (rest.length) rest = rest.subarray(writeOutput(rest));
+    while (TypedArrayPrototypeGetLength(rest)) rest = subarray(rest, writeOutput(rest));
   } catch { /* the function has closed its standard output */ }
 }
 
@@ -407,12 +600,13 @@ function writeLog(level, text) {
  * @param {number} level @param {Uint8Array} text
  */
 function logEvent(level, text) {
-  const event = new Uint8Array(16 + text.length);
-  const view = new DataView(event.buffer);
-  view.setUint32(0, (isJson ? 0xa55a0002 : 0xa55a0003) | 4 * (level + 1));
-  view.setUint32(4, text.length);
-  view.setBigUint64(8, BigInt(Date.now()) * 1000n);
-  event.set(text, 16);
+  const size = TypedArrayPrototypeGetLength(text);
+  const event = new Uint8Array(16 + size);
+  const view = new DataView(TypedArrayPrototypeGetBuffer(event));
+  DataViewPrototypeSetUint32(view, 0, (isJson ? 0xa55a0002 : 0xa55a0003) | 4 * (level + 1));
+  DataViewPrototypeSetUint32(view, 4, size);
+  DataViewPrototypeSetBigUint64(view, 8, BigInt(currentTime()) * 1000n);
+  TypedArrayPrototypeSet(event, text, 16);
   return event;
 }
 
@@ -420,14 +614,18 @@ function logEvent(level, text) {
 function logValues(level, values) {
   if (level < least) return;
   if (!isJson) return logText(level, inspectArgs(values));
-  const [first] = values;
-  const error = values.find(isError);
+  const first = values[0];
   if (values.length !== 1) {
-    const { errorType, errorMessage, stackTrace } = error ? detailed(error, "stackTrace") : {};
+    let error;
+    for (let i = 0; !error && i < values.length; i++) if (isError(values[i])) error = values[i];
+    const { errorType, errorMessage, stackTrace } = error
+      ? detailed(/** @type {ErrorLike} */ (error), "stackTrace")
+      : {};
     return logRecord(level, { message: inspectArgs(values), errorType, errorMessage, stackTrace });
   }
-  const hasForm = !["undefined", "symbol", "function"].includes(typeof first); // in JSON
-  const message = hasForm ? first : inspectArgs(values);
+  const isFormless = first === undefined || typeof first === "symbol" || // in JSON
+    typeof first === "function";
+  const message = isFormless ? inspectArgs(values) : first;
   try {
     logRecord(level, { message });
   } catch { // a cycle, a BigInt
@@ -465,8 +663,10 @@ function patchConsole() {
   /** @type {Record<string, (...values: unknown[]) => void>} */
   const methods = {
     trace: (...values) => {
-      const stack = String(new Error().stack).split("\n").slice(2).join("\n");
-      logValues(TRACE, [`Trace: ${inspectArgs(values)}\n${stack}`]);
+      const lines = StringPrototypeSplit(new Error().stack, "\n");
+      let text = `Trace: ${inspectArgs(values)}`;
+      for (let i = 2; i < lines.length; i++) text += `\n${lines[i]}`;
+      logValues(TRACE, [text]);
     },
     fatal: method(FATAL),
   };
@@ -484,6 +684,8 @@ const MOST = 64; // errors in one: causes, and what an AggregateError collects
 const X_RAY = { message: 512, line: 1024, frames: 20, header: 64 * 1024 }; // characters, lines, bytes
 const BRIDGE = import.meta.url.slice(0, -"runtime.js".length); // and what belongs to it
 
+const STACK_LINE = /^\s*at (?:async )?(?:(.+) \()?(?:file:\/\/)?(.+?):(\d+):\d+\)?$/;
+
 /** An error of ours, under a type that Lambda's platform keeps. */
 class RuntimeError extends Error {
   /** @param {string} type @param {string} message @param {ErrorOptions} [options] */
@@ -497,17 +699,25 @@ class RuntimeError extends Error {
 
 /** As Node's runtime has it: what looks like an error is one. @param {unknown} value @returns {value is ErrorLike} */
 function isError(value) {
-  if (value instanceof Error) return true;
+  if (isA(Error, value)) return true;
   return typeof value === "object" && value !== null && "message" in value && "stack" in value &&
     "name" in value;
 }
 
 /** The lines of an error's stack, without the bridge's own. @param {ErrorLike} error */
 function stackOf(error) {
-  const lines = String(error.stack ?? "").split("\n");
-  const ours = lines.findIndex((line) => line.includes(BRIDGE));
-  if (ours > 0 && lines[ours - 1] === "    at new Promise (<anonymous>)") lines.splice(ours - 1, 1);
-  return lines.filter((line) => !line.includes(BRIDGE));
+  const lines = StringPrototypeSplit(String(error.stack ?? ""), "\n");
+  /** @type {string[]} */
+  const kept = [];
+  let isFirst = true;
+  for (let i = 0; i < lines.length; i++) {
+    if (!StringPrototypeIncludes(lines[i], BRIDGE)) kept[kept.length] = lines[i];
+    else if (isFirst) {
+      isFirst = false;
+      if (kept.length > 1 && lines[i - 1] === "    at new Promise (<anonymous>)") kept.length--;
+    }
+  }
+  return kept;
 }
 
 /** @typedef {{ errorType: string, errorMessage: string, trace: string[], cause?: object, errors?: object[] }} Described */
@@ -543,11 +753,12 @@ function related(error, show, bounds) {
   if (bounds.depth === DEEPEST || bounds.left <= 0) return found;
   bounds.depth++;
   if (error.cause !== undefined) found.cause = shown(error.cause, show, bounds);
-  if (error instanceof AggregateError) {
-    found.errors = [];
-    for (const one of error.errors) {
-      if (bounds.left <= 0) break;
-      found.errors.push(shown(one, show, bounds));
+  if (isA(AggregateError, error) && isArray(error.errors)) {
+    const { errors } = /** @type {{ errors: unknown[] }} */ (error);
+    /** @type {(T | typeof UNREADABLE)[]} */
+    const all = found.errors = [];
+    for (let i = 0; i < errors.length && bounds.left > 0; i++) {
+      all[i] = shown(errors[i], show, bounds);
     }
   }
   bounds.depth--;
@@ -573,6 +784,16 @@ function shown(value, show, bounds) {
   }
 }
 
+/** @type {Record<string, boolean>} */
+const SHOWN_APART = /** @type {any} */ ({
+  __proto__: null,
+  cause: true,
+  errors: true,
+  name: true,
+  message: true,
+  stack: true,
+});
+
 /**
  * An error for the log: its own properties too. @param {ErrorLike} error @param {string} stackKey
  * @param {Bounds} [bounds] @returns {Record<string, unknown>}
@@ -586,12 +807,15 @@ function detailed(error, stackKey, bounds = { depth: 0, left: MOST }) {
     found.errorMessage = String(error.message);
     /** @type {(value: unknown) => unknown} */
     const show = (value) => isError(value) ? detailed(value, stackKey, bounds) : plain(value);
-    for (const [key, value] of Object.entries(error)) {
-      if (["cause", "errors", "name", "message", "stack"].includes(key)) continue;
+    const own = keys(error);
+    for (let i = 0; i < own.length; i++) {
+      const key = own[i];
+      if (SHOWN_APART[key]) continue;
+      const value = getProperty(error, key);
       found[key] = bounds.left > 0 ? show(value) : plain(value);
     }
     found[stackKey] = stackOf(error);
-    Object.assign(found, related(error, show, bounds));
+    assign(found, related(error, show, bounds));
   } catch { // a getter throws
     found.errorMessage ??= "the thrown value cannot be read";
   }
@@ -618,12 +842,12 @@ function plain(value) {
  * @param {Wire} wire @param {unknown} thrown
  * @param {{ otherwise?: string, status?: string }} [options] the type of what has no name for the platform
  */
-function sendError(wire, thrown, { otherwise = "Function.Unhandled", status = "500 Error" } = {}) {
+function sendError(wire, thrown, { otherwise = "Function.Unhandled", status = "500" } = {}) {
   const { error, body, type } = errorOf(thrown, otherwise);
   const cause = xRayCause(error);
   let headers = `Content-Type: ${ERROR_TYPE}\r\nLambda-Runtime-Function-Error-Type: ${type}\r\n`;
   if (cause) headers += `Lambda-Runtime-Function-XRay-Error-Cause: ${cause}\r\n`;
-  return wire.send(status, headers, body);
+  return wire.send(`${status} ${wire.number}`, headers, body);
 }
 
 /**
@@ -646,10 +870,15 @@ function errorOf(thrown, otherwise = "Function.Unhandled") {
 
 /** The platform keeps types of this form alone and drops others. @param {string} name @param {string} otherwise */
 function platformType(name, otherwise) {
-  if (/^(Runtime|Function)\.[A-Z][a-zA-Z]+$/.test(name)) return name;
-  return otherwise === "Function.Unhandled" && /^[A-Z][a-zA-Z]+$/.test(name)
+  if (matches(/^(Runtime|Function)\.[A-Z][a-zA-Z]+$/, name)) return name;
+  return otherwise === "Function.Unhandled" && matches(/^[A-Z][a-zA-Z]+$/, name)
     ? `Function.${name}`
     : otherwise;
+}
+
+/** As RegExp.prototype.test. @param {RegExp} pattern @param {string} text */
+function matches(pattern, text) {
+  return RegExpPrototypeExec(pattern, text) !== null;
 }
 
 /**
@@ -658,30 +887,38 @@ function platformType(name, otherwise) {
  * @param {Described} error
  */
 function xRayCause(error) {
+  /** @type {object[]} */
   const exceptions = [];
-  const paths = new Set();
+  const paths = /** @type {any} */ ({ __proto__: null });
   for (let one = error; one; one = /** @type {Described} */ (one.cause)) {
+    /** @type {object[]} */
     const stack = [];
-    for (const line of one.trace) {
-      if (stack.length === X_RAY.frames) break;
+    for (let i = 0; i < one.trace.length && stack.length < X_RAY.frames; i++) {
+      const line = one.trace[i];
       if (line.length > X_RAY.line) continue;
-      const [, label = "anonymous", path, row] =
-        /^\s*at (?:async )?(?:(.+) \()?(?:file:\/\/)?(.+?):(\d+):\d+\)?$/.exec(line) ?? [];
-      if (!path || stack.length === X_RAY.frames) continue;
-      stack.push({ path, line: Number(row), label });
-      paths.add(path);
+      const { 1: label = "anonymous", 2: path, 3: row } = RegExpPrototypeExec(STACK_LINE, line) ??
+        {};
+      if (!path) continue;
+      stack[stack.length] = { path, line: Number(row), label };
+      paths[path] = true;
     }
-    exceptions.push({
+    exceptions[exceptions.length] = {
       type: one.errorType,
-      message: one.errorMessage.slice(0, X_RAY.message),
+      message: StringPrototypeSlice(one.errorMessage, 0, X_RAY.message),
       stack,
-    });
+    };
   }
-  const cause = { working_directory: taskRoot(), exceptions, paths: [...paths] };
-  const text = stringify(cause).replaceAll(
-    /[^\x20-\x7e]/g,
-    (unit) => "\\u" + unit.charCodeAt(0).toString(16).padStart(4, "0"),
-  );
+  const json = stringify({ working_directory: taskRoot(), exceptions, paths: keys(paths) });
+  let text = "";
+  let start = 0;
+  for (let at = 0; at < json.length; at++) {
+    const unit = StringPrototypeCharCodeAt(json, at);
+    if (unit >= 0x20 && unit <= 0x7e) continue;
+    text += StringPrototypeSlice(json, start, at) + "\\u";
+    for (let shift = 12; shift >= 0; shift -= 4) text += "0123456789abcdef"[unit >> shift & 15];
+    start = at + 1;
+  }
+  text += StringPrototypeSlice(json, start);
   return text.length > X_RAY.header ? "" : text;
 }
 
@@ -726,7 +963,7 @@ class Streamed {
 }
 
 /** What web.js and streaming.js use of this module, which no function may import. */
-const tools = { RuntimeError, Streamed, PRELUDE, errorOf, sendError, encoder };
+const tools = { RuntimeError, Streamed, PRELUDE, errorOf, sendError, primordials };
 
 /** @returns {Promise<typeof import("./web.js")>} */
 function webModule() {
@@ -740,11 +977,11 @@ function streamModule() {
 
 /** @returns {Promise<{ Writable: typeof import("node:stream").Writable }>} */
 function nodeStream() {
-  return import(["node", "stream"].join(":"));
+  return import("node:" + "stream");
 }
 
 function taskRoot() {
-  return env.get("LAMBDA_TASK_ROOT") ?? "/var/task";
+  return getVariable("LAMBDA_TASK_ROOT") ?? "/var/task";
 }
 
 /**
@@ -753,7 +990,7 @@ function taskRoot() {
  * @returns {Promise<Loaded>}
  */
 async function loadFunction() {
-  const name = env.get("_HANDLER") ?? "";
+  const name = getVariable("_HANDLER") ?? "";
   const [, file, path] = /^(?:\.\/)?([^.]+)\.(.+)$/.exec(name) ?? [];
   if (!file || name.includes("..")) {
     throw new RuntimeError(
@@ -761,10 +998,10 @@ async function loadFunction() {
       `The handler is "${name}"; it must be <file>.<export>, such as function.handler`,
     );
   }
-  const serve = Object(Object.getOwnPropertyDescriptor(Deno, "serve"));
-  Deno.serve = /** @type {any} */ (capture);
+  const serve = Object(getOwnPropertyDescriptor(deno, "serve"));
+  deno.serve = /** @type {any} */ (capture);
   const importing = importModule(pathOf(file), file);
-  const module = await Promise.race([importing, serving]) ?? null;
+  const module = await race(importing, serving) ?? null;
   /** @type {Loaded} */
   const loaded = { handler: null, web: null, rest: null, shutdown: module?.shutdown };
   const { value, holder } = exportOf(module, path);
@@ -772,14 +1009,14 @@ async function loadFunction() {
   if (!application && value === undefined && path === DEFAULT_EXPORT) {
     application = await lateServe();
   }
-  Object.defineProperty(Deno, "serve", serve);
+  defineProperty(deno, "serve", serve);
   if (typeof value === "function") loaded.handler = await handlerOf(value, module, holder);
   else if (!application || (value === undefined && module && path !== DEFAULT_EXPORT)) {
     throw notFound(module, path, value);
   }
   if (application) {
     const { Web } = await webModule();
-    loaded.web = new Web(application, env.get("LAMBDENO_INVOKE_MODE"), !loaded.handler, tools);
+    loaded.web = new Web(application, getVariable("LAMBDENO_INVOKE_MODE"), !loaded.handler, tools);
     await loaded.web.warm();
     if (loaded.web.isStreaming) await streamModule();
   }
@@ -789,7 +1026,7 @@ async function loadFunction() {
 
 /** Where the function's file is, were it a bundle. @param {string} file */
 function pathOf(file) {
-  return `${taskRoot()}/${file}.${env.get("HANDLER_EXT") || "bundle.js"}`;
+  return `${taskRoot()}/${file}.${getVariable("HANDLER_EXT") || "bundle.js"}`;
 }
 
 /**
@@ -800,7 +1037,9 @@ function pathOf(file) {
 function exportOf(module, path) {
   let holder = module;
   let value = module;
-  for (const key of path.split(".")) {
+  const names = StringPrototypeSplit(path, ".");
+  for (let i = 0; i < names.length; i++) {
+    const key = names[i];
     holder = value;
     const type = /** @type {any} */ (value);
     if (typeof type === "function" && type[key] === undefined) {
@@ -824,7 +1063,7 @@ function applicationIn(value) {
  * @param {any} value @param {Module | null} module @param {Module | null} holder @returns {Promise<Handler>}
  */
 async function handlerOf(value, module, holder) {
-  const handler = holder === module ? value : value.bind(holder);
+  const handler = holder === module ? value : FunctionPrototypeBind(value, holder);
   const mode = value[STREAMING];
   if (mode === "response") {
     const { nodeHandler } = await streamModule();
@@ -836,7 +1075,7 @@ async function handlerOf(value, module, holder) {
       `The handler's streaming mode is "${String(mode)}"; it can be "response" alone`,
     );
   }
-  if (Object.prototype.toString.call(value) === "[object AsyncGeneratorFunction]") {
+  if (ObjectPrototypeToString(value) === "[object AsyncGeneratorFunction]") {
     await streamModule();
   }
   return handler;
@@ -867,10 +1106,10 @@ async function loadRest(importing, loaded, path) {
 
 /** Waits for a handler that may come behind Deno.serve; once, and not for a module that is never over. @param {Loaded} loaded */
 async function restOf(loaded) {
-  const late = Promise.withResolvers();
-  const timer = setTimeout(late.resolve, REST_TIME);
-  await Promise.race([loaded.rest, late.promise]);
-  clearTimeout(timer);
+  const late = withResolvers();
+  const timer = startTimer(late.resolve, REST_TIME);
+  await race(/** @type {Promise<unknown>} */ (loaded.rest), late.promise);
+  stopTimer(timer);
   loaded.rest = null;
 }
 
@@ -883,18 +1122,23 @@ async function importModule(path, file) {
   try {
     return await import(fileUrl(path));
   } catch (error) {
-    if (error instanceof Deno.errors.NotCapable) throw notPermitted(error);
-    if (error instanceof SyntaxError) throw notJavaScript(error);
-    if (!(error instanceof TypeError) || !("code" in error)) throw error;
-    if (error.code !== "ERR_MODULE_NOT_FOUND") throw error; // Deno has it for syntax errors too
-    const { message } = error;
-    if (message.startsWith(`Module not found "${fileUrl(path)}"`)) {
+    const { code, message } = /** @type {Error & { code?: string }} */ (Object(error));
+    if (isA(NotCapable, error)) throw notPermitted(/** @type {Error} */ (error));
+    if (isA(SyntaxError, error)) throw notJavaScript(/** @type {SyntaxError} */ (error));
+    // Deno has this code for syntax errors too.
+    if (!isA(TypeError, error) || code !== "ERR_MODULE_NOT_FOUND") throw error;
+    if (StringPrototypeStartsWith(message, `Module not found "${fileUrl(path)}"`)) {
       return await importOther(path, file);
     }
-    if (message.startsWith("SyntaxError: ")) {
-      throw new RuntimeError("Runtime.UserCodeSyntaxError", message.slice("SyntaxError: ".length));
+    if (StringPrototypeStartsWith(message, "SyntaxError: ")) {
+      throw new RuntimeError(
+        "Runtime.UserCodeSyntaxError",
+        StringPrototypeSlice(message, "SyntaxError: ".length),
+      );
     }
-    if (/^Requires \w+ access/.test(message)) throw notPermitted(error);
+    if (matches(/^Requires \w+ access/, message)) {
+      throw notPermitted(/** @type {Error} */ (error));
+    }
     throw new RuntimeError("Runtime.ImportModuleError", message);
   }
 }
@@ -931,7 +1175,7 @@ function isThere(path) {
 
 /** @type {Application | null} */
 let served = null;
-const { promise: serving, resolve: tellServed } = Promise.withResolvers();
+const { promise: serving, resolve: tellServed } = withResolvers();
 
 /** Deno.serve's three forms. @param {any} first @param {any} [second] */
 function capture(first, second) {
@@ -946,15 +1190,15 @@ function capture(first, second) {
   }
   served = { fetch, onError: options.onError };
   const server = new Server(options);
-  if (options.onListen) queueMicrotask(options.onListen.bind(options, server.addr));
+  if (options.onListen) queueMicrotask(() => options.onListen(server.addr));
   // What waits for the server's end, as `await app.listen()` does, is never over: load no longer.
-  setTimeout(tellServed, 0);
+  startTimer(tellServed, 0);
   return server;
 }
 
 /** What Deno.serve gives back. */
 class Server {
-  #end = Promise.withResolvers();
+  #end = withResolvers();
 
   /** @param {{ hostname?: string, port?: number, signal?: AbortSignal }} options */
   constructor({ hostname = "0.0.0.0", port = 8000, signal }) {
@@ -979,12 +1223,12 @@ class Server {
 
 /** Waits for a function that calls Deno.serve after its module was loaded, while anything goes on in it. */
 async function lateServe() {
-  const timer = setTimeout(tellServed, SERVE_TIME);
-  Deno.unrefTimer(timer);
+  const timer = startTimer(tellServed, SERVE_TIME);
+  unrefTimer(timer);
   whenEmpty = tellServed;
   await serving;
   whenEmpty = null;
-  clearTimeout(timer);
+  stopTimer(timer);
   return served;
 }
 
@@ -1013,8 +1257,8 @@ const awslambda = {
  */
 function notJavaScript(error) {
   const { message } = error;
-  if (!/ at \S+:\d+:\d+$/.test(message)) return error;
-  const type = message.includes("does not provide an export named")
+  if (!matches(/ at \S+:\d+:\d+$/, message)) return error;
+  const type = StringPrototypeIncludes(message, "does not provide an export named")
     ? "Runtime.ImportModuleError"
     : "Runtime.UserCodeSyntaxError";
   return new RuntimeError(type, message, { cause: error });
@@ -1025,7 +1269,7 @@ function notPermitted(cause) {
   return new RuntimeError(
     "Runtime.PermissionDenied",
     `${
-      cause.message.split(", run again")[0]
+      StringPrototypeSplit(cause.message, ", run again")[0]
     }: the function's permissions leave it out (deno.permissions in lambdeno.toml)`,
     { cause },
   );
@@ -1033,7 +1277,10 @@ function notPermitted(cause) {
 
 /** @param {string} path */
 function fileUrl(path) {
-  return "file://" + path.split("/").map(encodeURIComponent).join("/");
+  const names = StringPrototypeSplit(path, "/");
+  let url = "file://" + encodeURIComponent(names[0]);
+  for (let i = 1; i < names.length; i++) url += "/" + encodeURIComponent(names[i]);
+  return url;
 }
 
 /** @type {((reason?: unknown) => void) | null} what an event loop with nothing left in it decides */
@@ -1043,7 +1290,7 @@ addEventListener("beforeunload", (event) => {
   if (!whenEmpty) return;
   const decide = whenEmpty;
   whenEmpty = null;
-  event.preventDefault();
+  EventPrototypePreventDefault(event);
   decide();
 });
 
@@ -1051,13 +1298,13 @@ addEventListener("beforeunload", (event) => {
 
 // What is the same for every invocation of this environment.
 const environment = {
-  functionName: env.get("AWS_LAMBDA_FUNCTION_NAME"),
-  functionVersion: env.get("AWS_LAMBDA_FUNCTION_VERSION"),
-  memoryLimitInMB: env.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE"),
-  logGroupName: env.get("AWS_LAMBDA_LOG_GROUP_NAME"),
-  logStreamName: env.get("AWS_LAMBDA_LOG_STREAM_NAME"),
+  functionName: getVariable("AWS_LAMBDA_FUNCTION_NAME"),
+  functionVersion: getVariable("AWS_LAMBDA_FUNCTION_VERSION"),
+  memoryLimitInMB: getVariable("AWS_LAMBDA_FUNCTION_MEMORY_SIZE"),
+  logGroupName: getVariable("AWS_LAMBDA_LOG_GROUP_NAME"),
+  logStreamName: getVariable("AWS_LAMBDA_LOG_STREAM_NAME"),
 };
-const SIGNAL_MARGIN = Number(env.get("LAMBDENO_SIGNAL_MARGIN") ?? 500); // ms
+const SIGNAL_MARGIN = Number(getVariable("LAMBDENO_SIGNAL_MARGIN") ?? 500); // ms
 
 /** What the handler is told about its invocation; the same as in Lambda's Node runtime, and a signal. */
 class Context {
@@ -1066,17 +1313,17 @@ class Context {
   /** @type {AbortSignal | undefined} */
   #signal;
 
-  /** @param {Map<string, string>} headers @param {Callback} finish */
+  /** @param {Headers} headers @param {Callback} finish */
   constructor(headers, finish) {
-    const deadline = this.#deadline = Number(headers.get("lambda-runtime-deadline-ms") ?? NaN);
-    Object.assign(this, environment);
-    this.awsRequestId = headers.get("lambda-runtime-aws-request-id");
-    this.invokedFunctionArn = headers.get("lambda-runtime-invoked-function-arn");
-    this.clientContext = parsed(headers.get("lambda-runtime-client-context"), "ClientContext");
-    this.identity = parsed(headers.get("lambda-runtime-cognito-identity"), "CognitoIdentity");
-    this.tenantId = headers.get("lambda-runtime-aws-tenant-id");
-    this.xRayTraceId = headers.get("lambda-runtime-trace-id");
-    this.getRemainingTimeInMillis = () => deadline - Date.now();
+    const deadline = this.#deadline = Number(headers["lambda-runtime-deadline-ms"] ?? NaN);
+    assign(this, environment);
+    this.awsRequestId = headers["lambda-runtime-aws-request-id"];
+    this.invokedFunctionArn = headers["lambda-runtime-invoked-function-arn"];
+    this.clientContext = parsed(headers["lambda-runtime-client-context"], "ClientContext");
+    this.identity = parsed(headers["lambda-runtime-cognito-identity"], "CognitoIdentity");
+    this.tenantId = headers["lambda-runtime-aws-tenant-id"];
+    this.xRayTraceId = headers["lambda-runtime-trace-id"];
+    this.getRemainingTimeInMillis = () => deadline - currentTime();
     /** @param {unknown} result */
     this.succeed = (result) => finish(null, result);
     /** @param {unknown} error */
@@ -1093,8 +1340,8 @@ class Context {
 
 /** @param {number} time NaN where there is none */
 function signalAt(time) {
-  if (Number.isNaN(time)) return new AbortController().signal;
-  const left = time - Date.now();
+  if (time !== time) return new AbortController().signal;
+  const left = time - currentTime();
   if (left > 0) return AbortSignal.timeout(left);
   return AbortSignal.abort(new DOMException("The invocation's time is over", "TimeoutError"));
 }
@@ -1119,8 +1366,8 @@ let lastTraceId;
 function setTraceId(id) {
   if (id === lastTraceId) return;
   lastTraceId = id;
-  if (id) env.set("_X_AMZN_TRACE_ID", id);
-  else env.delete("_X_AMZN_TRACE_ID");
+  if (id) setVariable("_X_AMZN_TRACE_ID", id);
+  else deleteVariable("_X_AMZN_TRACE_ID");
 }
 
 /** @param {Received} received */
@@ -1129,7 +1376,8 @@ function eventOf({ body, isText }) {
   try {
     return parse(body);
   } catch (error) {
-    const place = / at position \d+/.exec(String(error)) ?? ""; // the rest quotes the event
+    // The rest of it quotes the event.
+    const place = RegExpPrototypeExec(/ at position \d+/, String(error))?.[0] ?? "";
     throw new RuntimeError("Runtime.UnmarshalError", `The event is not JSON${place}`);
   }
 }
@@ -1151,7 +1399,7 @@ function resultOf(value) {
  * What the handler makes of an event: the value that it returns or promises, or what it calls back
  * with. A function that is no async one, takes a context and returns nothing may call back until the
  * event loop is empty, as in Node's runtime.
- * @param {Loaded} loaded @param {unknown} event @param {Map<string, string>} headers @returns {Promise<unknown>}
+ * @param {Loaded} loaded @param {unknown} event @param {Headers} headers @returns {Promise<unknown>}
  */
 function outcome({ handler, web }, event, headers) {
   return new Promise((resolve, reject) => {
@@ -1174,10 +1422,10 @@ function outcome({ handler, web }, event, headers) {
     const takes = /** @type {Handler} */ (handler);
     const value = web?.takes(event) ? web.answer(event, context) : takes(event, context, callback);
     if (hasCalled) {
-      Promise.resolve(value).catch(() => {}); // the first answer counts
+      then(/** @type {any} */ (value), ignore, ignore); // the first answer counts
     } else if (isThenable(value)) {
       whenEmpty = () => reject(neverSettled());
-      value.then((result) => finish(null, result), (error) => {
+      then(value, (result) => finish(null, result), (error) => {
         isSettled = true;
         reject(error);
       });
@@ -1199,7 +1447,7 @@ function neverSettled() {
 /** @param {unknown} value @returns {value is PromiseLike<unknown>} */
 function isThenable(value) {
   return typeof value === "object" && value !== null &&
-    typeof Reflect.get(value, "then") === "function";
+    (isA(Promise, value) || typeof getProperty(value, "then") === "function");
 }
 
 let isHandling = false;
@@ -1213,20 +1461,21 @@ let outlet = null;
 /** @param {Wire} wire @param {Loaded} loaded @param {Received} received */
 async function answer(wire, loaded, received) {
   const { headers } = received;
+  wire.number = received.number;
   request = {
-    id: headers.get("lambda-runtime-aws-request-id"),
-    tenantId: headers.get("lambda-runtime-aws-tenant-id"),
+    id: headers["lambda-runtime-aws-request-id"],
+    tenantId: headers["lambda-runtime-aws-tenant-id"],
   };
   let result;
   isHandling = true;
   whenEmpty = null;
   try {
-    setTraceId(headers.get("lambda-runtime-trace-id"));
+    setTraceId(headers["lambda-runtime-trace-id"]);
     const event = eventOf(received);
     if (loaded.rest && !loaded.web?.isHttp(event)) await restOf(loaded);
     let value = await outcome(loaded, event, headers);
     if (isBody(value)) value = await bodyOf(value, event);
-    if (value instanceof Streamed) return await stream(wire, value);
+    if (isA(Streamed, value)) return await stream(wire, /** @type {Streamed} */ (value));
     result = resultOf(value);
   } catch (thrown) {
     if (isEnding) return;
@@ -1244,15 +1493,14 @@ async function answer(wire, loaded, received) {
 /** Whether a handler has answered with the web's or a generator's means. @param {unknown} value */
 function isBody(value) {
   if (typeof value !== "object" || value === null) return false;
-  return Symbol.asyncIterator in value ||
-    Object.prototype.toString.call(value) === "[object Response]";
+  return asyncIterator in value || ObjectPrototypeToString(value) === "[object Response]";
 }
 
 /** @param {any} value @param {unknown} event */
 async function bodyOf(value, event) {
-  if (Symbol.asyncIterator in value) return new Streamed(value);
+  if (asyncIterator in value) return new Streamed(value);
   const { resultOfResponse } = await webModule();
-  return resultOfResponse(value, event, env.get("LAMBDENO_INVOKE_MODE"), tools);
+  return resultOfResponse(value, event, getVariable("LAMBDENO_INVOKE_MODE"), tools);
 }
 
 /** @param {Wire} wire @param {Streamed} streamed */
@@ -1260,11 +1508,11 @@ async function stream(wire, streamed) {
   const { Outlet } = await streamModule();
   outlet = new Outlet(wire, streamed, tools);
   coming = wire.receive(); // "nobody reads it", or else the next event
-  const { promise: empty, reject } = Promise.withResolvers();
+  const { promise: empty, reject } = withResolvers();
   whenEmpty = () => reject(neverSettled());
   wire.keepAlive(false); // what waits for a message is nothing that could go on with the stream
   try {
-    await Promise.race([outlet.send(streamed.body, coming), empty]);
+    await race(outlet.send(streamed.body, coming), empty);
   } finally {
     wire.keepAlive(true);
   }
@@ -1280,8 +1528,16 @@ let isShuttingDown = false;
 /** @param {number} status */
 function end(status) {
   isEnding = true;
-  exit(status);
+  try {
+    exit(status);
+  } catch { // a listener throws, or Deno itself misses what the function has taken away
+    defineProperty(global, "globalThis", { value: global });
+    setProperty(global, UNLOADED, true);
+    exit(status);
+  }
 }
+
+const UNLOADED = Symbol.for("Deno.isUnloadDispatched"); // Deno's: exit() then calls no listener
 
 /**
  * What nobody has caught: the running invocation, or the start, fails with it, and this process ends
@@ -1297,7 +1553,7 @@ async function fail(wire, { what, type, status }, cause) {
     const there = await wire;
     if (isExpected) {
       const error = uncaughtError(type, what, cause);
-      const last = { status: "501 Last" };
+      const last = { status: "501" };
       await (outlet ? outlet.fail(error, last) : sendError(there, error, last));
     }
     await there.flushed(); // a result that was on its way
@@ -1315,7 +1571,10 @@ function uncaughtError(type, what, cause) {
       return error;
     }
     error.message = `${what}: ${cause.name}: ${cause.message}`;
-    error.stack = [`${type}: ${error.message}`, ...stackOf(cause).slice(1)].join("\n");
+    const lines = stackOf(cause);
+    let stack = `${type}: ${error.message}`;
+    for (let i = 1; i < lines.length; i++) stack += `\n${lines[i]}`;
+    error.stack = stack;
   } catch { /* what it is cannot be read */ }
   return error;
 }
@@ -1335,11 +1594,13 @@ let isLoaded = false;
 function watch(wire) {
   addEventListener("unhandledrejection", (event) => {
     /** @type {(process: EventEmitter) => void} */
-    const emit = (process) => process.emit("unhandledRejection", event.reason, event.promise);
-    uncaught(event, "unhandledRejection", emit, () => fail(wire, REJECTION, event.reason));
+    const emit = (process) =>
+      process.emit("unhandledRejection", reason, RejectionEventPrototypeGetPromise(event));
+    const reason = RejectionEventPrototypeGetReason(event);
+    uncaught(event, "unhandledRejection", emit, () => fail(wire, REJECTION, reason));
   });
   addEventListener("error", (event) => {
-    const thrown = event.error ?? event.message;
+    const thrown = ErrorEventPrototypeGetError(event) ?? ErrorEventPrototypeGetMessage(event);
     /** @type {(process: EventEmitter) => void} */
     const emit = (process) => process.emit("uncaughtException", thrown, "uncaughtException");
     uncaught(event, "uncaughtException", emit, () => fail(wire, EXCEPTION, thrown));
@@ -1347,11 +1608,12 @@ function watch(wire) {
   addEventListener("unload", () => {
     if (isEnding) return;
     if (bridge && !bridge.logInStream) bridge.send("102 Exit", "", ""); // not any other end
-    const { stack } = new Error();
-    const where = String(stack).split("\n").slice(1).filter((line) =>
-      line.includes("file://") && !line.includes(BRIDGE)
-    );
-    if (where.length) logValues(ERROR, [["Deno.exit was called", ...where].join("\n")]);
+    const lines = stackOf(new Error());
+    let text = "";
+    for (let i = 1; i < lines.length; i++) {
+      if (StringPrototypeIncludes(lines[i], "file://")) text += `\n${lines[i]}`;
+    }
+    if (text) logValues(ERROR, [`Deno.exit was called${text}`]);
   });
 }
 
@@ -1363,17 +1625,17 @@ function watch(wire) {
  */
 function uncaught(event, name, emit, fail) {
   let isHandled = false;
-  event.preventDefault(); // or else Deno would end before anything could be sent
+  EventPrototypePreventDefault(event); // or else Deno would end before anything could be sent
   event.preventDefault = () => void (isHandled = true); // a later listener's
   queueMicrotask(() => {
     if (isHandled) return;
-    const { process } = /** @type {{ process?: EventEmitter }} */ (globalThis);
-    if (!process?.listenerCount(name)) return fail();
     try {
-      emit(process);
-    } catch { // what listens for errors fails itself
-      fail();
+      const { process } = /** @type {{ process?: EventEmitter }} */ (global);
+      if (process?.listenerCount(name)) return emit(process);
+    } catch {
+      /* what listens for errors fails itself; or Deno, which makes `process` when it is asked for */
     }
+    fail();
   });
 }
 
@@ -1390,30 +1652,28 @@ async function shutDown(hook) {
 }
 
 async function main() {
-  const path = env.get("LAMBDENO_SOCKET");
-  isFramed = env.get("LAMBDENO_LOGS") === "frames";
-  env.delete("LAMBDENO_SOCKET");
-  env.delete("LAMBDENO_LOGS");
-  const template = env.get("DENO_PREFIX");
+  const path = getVariable("LAMBDENO_SOCKET");
+  isFramed = getVariable("LAMBDENO_LOGS") === "frames";
+  deleteVariable("LAMBDENO_SOCKET");
+  deleteVariable("LAMBDENO_LOGS");
+  const template = getVariable("DENO_PREFIX");
   if (template !== undefined) setPrefix(template);
-  if (!/^(1|true)$/.test(env.get("AWS_LAMBDA_NODEJS_NO_GLOBAL_AWSLAMBDA") ?? "")) {
-    Reflect.set(globalThis, "awslambda", awslambda);
+  if (!/^(1|true)$/.test(getVariable("AWS_LAMBDA_NODEJS_NO_GLOBAL_AWSLAMBDA") ?? "")) {
+    setProperty(global, "awslambda", awslambda);
   }
   let asksForSigterm = false; // process.on of Node comes here too; to look there takes 10 ms
-  Deno.addSignalListener = (signal, listener) => {
+  deno.addSignalListener = (signal, listener) => {
     asksForSigterm ||= signal === "SIGTERM";
     addSignalListener(signal, listener);
   };
   const connecting = (path ? socketAt(path) : Promise.resolve(standardStreams())).then(connected);
   watch(connecting);
   patchConsole();
-  if (isFramed) await connecting; // before the function's first word
-  /** @type {unknown} */
-  let failure;
-  const loading = loadFunction().catch((thrown) => void (failure = thrown));
-  const wire = await connecting;
-  const loaded = await loading;
-  if (!loaded) {
+  const wire = await connecting; // before the function's first word: no method of it is looked up any more
+  let loaded;
+  try {
+    loaded = await loadFunction();
+  } catch (failure) {
     if (isEnding) return;
     logThrown("Init Error", failure);
     isEnding = true;
@@ -1421,13 +1681,13 @@ async function main() {
     return end(1);
   }
   const { shutdown } = loaded;
-  Deno.addSignalListener = addSignalListener;
+  deno.addSignalListener = addSignalListener;
   if (typeof shutdown === "function") {
     asksForSigterm = true;
     addSignalListener("SIGTERM", () => shutDown(shutdown));
   }
   isLoaded = true;
-  wire.send("200 OK", asksForSigterm ? "Shutdown: yes\r\n" : "", "");
+  wire.send(`200 ${wire.number}`, asksForSigterm ? "Shutdown: yes\r\n" : "", "");
   for (let received; (received = await (coming ?? wire.receive()));) {
     coming = null;
     if (received.isCancel) continue; // of a stream that was over already
@@ -1438,4 +1698,15 @@ async function main() {
   await shutDown(shutdown); // runtime2 is done with this process: what is open ends here
 }
 
-main();
+/** The bridge's own failure ends this process: there is nobody else to tell the bootstrap of it. */
+async function run() {
+  try {
+    await main();
+  } catch (thrown) {
+    if (isEnding) return;
+    logThrown("Runtime Error", thrown);
+    end(EXCEPTION.status);
+  }
+}
+
+run();

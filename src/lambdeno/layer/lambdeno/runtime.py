@@ -11,10 +11,12 @@ and not before a while.
 import posix
 from time import monotonic, sleep, time
 
-from connection import Closed, Connection, Unread
+from connection import Closed, Connection, Malformed, Unread
 from deno import Deno, DenoError
 
 if False:  # for the type checker; importing typing would cost a millisecond
+    from collections.abc import Iterator
+
     from fault import Fault
     from runtime_api import RuntimeApi
 
@@ -28,6 +30,9 @@ DIGITS = 20  # of a time in milliseconds: fewer than that
 SIGTERM, SIGKILL = 15, 9
 HERE = 1  # notices of a process that has run runtime.js and has not called Deno.exit
 LAST = 501  # status of an answer after which the bridge's process ends
+LOAD = b"load"  # in a number's place, in the first message: it answers no request
+DIGITS_OF_NUMBER = 16
+NUMBERS = 64  # of requests that are made at once: a call of the kernel for each takes four times as long
 
 
 class Late(Exception):
@@ -47,6 +52,8 @@ class Runtime:
         self.fault: Fault | None = None
         self.request_id = b""
         self.head = b""  # of the event
+        self.numbers = numbers()
+        self.number = LOAD  # of the request that the bridge was sent last: its answer has the same
         self.is_started = True  # the bootstrap starts the first one
         self.is_connected = False
         self.is_loaded = False
@@ -99,7 +106,8 @@ class Runtime:
         """Give the event to a process and its answer to Lambda."""
         is_unread = False
         try:
-            event.forward(self.bridge, b"POST /invocation HTTP/1.1")
+            self.number = next(self.numbers)
+            event.forward(self.bridge, b"POST /invocation/%b HTTP/1.1" % self.number)
         except OSError:
             is_unread = True
         self.conclude(event, api, is_unread=is_unread, is_first=is_first)
@@ -109,9 +117,9 @@ class Runtime:
     ) -> None:
         """Give the answer to an event, which the bridge has or could not be given, to Lambda."""
         bridge = self.bridge
+        why: Closed | None = None
         try:
-            bridge.receive()
-            status = bridge.status()
+            status = self.receive()
             if self.note:
                 self.note(f"has the function's answer: {status}, {bridge.total} bytes with its head")
             if bridge.is_stream:
@@ -126,10 +134,9 @@ class Runtime:
             elif self.is_started:
                 self.deaths = 0
             return
-        except Unread:
-            is_unread = True
-        except Closed:
-            pass
+        except Closed as error:
+            why = error
+            is_unread = is_unread or isinstance(error, Unread)
         # What has not read all of an event has handled nothing of it.
         if is_unread and is_first and event.is_whole and not self.is_blocked:
             self.ended("before it had read an event")
@@ -139,7 +146,7 @@ class Runtime:
                 self.refuse(api)
             return
         event.drain()
-        self.ended(f"while it handled request {self.request_id.decode()}").report(api)
+        self.ended(f"while it handled request {self.request_id.decode()}", why).report(api)
 
     def refuse(self, api: "RuntimeApi") -> None:
         """Answer an event that no process could take."""
@@ -186,13 +193,23 @@ class Runtime:
     def loaded(self) -> bool:
         """Wait for the bridge's first message: whether it has loaded the function."""
         try:
-            self.bridge.receive()
-            self.is_loaded = self.bridge.status() == 200
-        except Closed:
-            self.ended("while it loaded the function", is_loading=True)
+            self.is_loaded = self.receive() == 200
+        except Closed as error:
+            self.ended("while it loaded the function", error, is_loading=True)
         if self.note and self.is_loaded:
             self.note("the function is loaded")
         return self.is_loaded
+
+    def receive(self) -> int:
+        """Receive the bridge's answer to the last request: its status.
+
+        Raises Closed; Malformed where it is the answer to another request, or none.
+        """
+        self.bridge.receive()
+        status = self.bridge.status()
+        if self.bridge.reason != self.number:
+            raise Malformed("the answer to another request")
+        return status
 
     def connect(self, patience: float | None = None) -> bool:
         """Have a bridge to talk to; False with a fault where Deno ended before, or patience did."""
@@ -225,6 +242,7 @@ class Runtime:
         self.is_started = self.is_connected = self.is_loaded = False
         self.notices = 0
         self.is_blocked = False
+        self.number = LOAD
         try:
             self.deno.start()
         except DenoError as error:
@@ -241,10 +259,13 @@ class Runtime:
         self.deno.kill()
         self.died()
 
-    def ended(self, when: str, *, is_loading: bool = False) -> "Fault":
-        """Deno is gone, or about to be."""
+    def ended(self, when: str, why: Closed | None = None, *, is_loading: bool = False) -> "Fault":
+        """Deno is gone, or about to be; it is ended here where what it sends is not what was awaited."""
         from fault import ending
 
+        is_mismatch = isinstance(why, Malformed)
+        if is_mismatch and self.deno.has_ended() is None:
+            posix.kill(self.deno.pid, SIGKILL)
         self.last_words()
         status = self.deno.end()
         self.died()
@@ -258,6 +279,11 @@ class Runtime:
             error_type, how = (
                 "Runtime.EventLoopBlocked",
                 "ended since it computed, and never waited, shortly before the deadline",
+            )
+        if is_mismatch:
+            error_type, how = (
+                "Runtime.AnswerMismatch",
+                f"ended since it sent {why}: code of the function has written to the runtime's connection",
             )
         return self.fail(error_type, f"Deno exited {when}: {how}")
 
@@ -308,6 +334,14 @@ class Runtime:
             posix.kill(self.deno.pid, SIGTERM)
             self.last_words()
         self.deno.kill()
+
+
+def numbers() -> "Iterator[bytes]":
+    """Numbers for requests: random, so that nothing that was written before can be the answer to one."""
+    while True:
+        digits = posix.urandom(NUMBERS * DIGITS_OF_NUMBER // 2).hex().encode()
+        for at in range(0, len(digits), DIGITS_OF_NUMBER):
+            yield digits[at : at + DIGITS_OF_NUMBER]
 
 
 def oom_kills() -> int:

@@ -8,7 +8,7 @@ import posix
 from _socket import AF_UNIX, SOCK_STREAM, socket
 from time import monotonic
 
-from connection import SO_RCVTIMEO, SOL_SOCKET, TIMEOUT, Closed, Connection
+from connection import SO_RCVTIMEO, SOL_SOCKET, TIMEOUT, Closed, Connection, Malformed
 from deno import sweep
 from relay import relay
 from runtime import BOUND, Runtime
@@ -30,6 +30,12 @@ class Runtime1(Runtime):
             return relay(self, api)
         return super().serve(api)
 
+    def answer(self, event: Connection, api: "RuntimeApi") -> bool:
+        """See Runtime; a process that has said what nobody asked for is replaced before it gets an event."""
+        if self.is_loaded and self.bridge.has_more:
+            self.pass_late_logs()
+        return super().answer(event, api)
+
     def loaded(self) -> bool:
         """See Runtime; from then on, both processes share one processor where there is no more."""
         if super().loaded() and self.deno.settings.affinity:
@@ -44,15 +50,18 @@ class Runtime1(Runtime):
 
     def follow(self) -> None:
         """See Runtime."""
+        if self.telemetry is not None:
+            self.pass_late_logs()  # before the environment may freeze
         if not self.is_started:
             super().follow()
-        elif self.telemetry is not None:
-            self.pass_late_logs()  # before the environment may freeze
 
     def pass_late_logs(self) -> None:
-        """Pass on what was logged after the answer."""
+        """Pass on what was logged after the answer; end a process that says anything else."""
         if self.is_loaded:
-            self._pass_logs(0)
+            try:
+                self._pass_logs(0)
+            except Malformed as error:
+                self.ended("after it had answered", error)
 
     def connect(self, patience: float | None = None) -> bool:
         """See Runtime."""
@@ -93,13 +102,19 @@ class Runtime1(Runtime):
             self.sock.close()
 
     def _pass_logs(self, bound: float) -> None:
-        """Pass log events on until the process is over, for ``bound`` s at most; 0: those that are there."""
+        """Pass log events on until the process is over, for ``bound`` s at most; 0: those that are there.
+
+        Raises Malformed where there is anything else and the process is to live on.
+        """
         bridge = self.bridge
         until = monotonic() + (bound or LIVENESS)
 
         def expire() -> None:
-            if bridge.end == 0 and (not bound or monotonic() > until):
+            is_late = monotonic() > until
+            if bridge.end == 0 and (not bound or is_late):
                 raise Closed
+            if is_late:
+                raise Malformed("half a message")
 
         def take(said: memoryview) -> None:
             self.take(said)
@@ -111,11 +126,17 @@ class Runtime1(Runtime):
         try:
             while True:
                 bridge.receive()
+                if not bound:
+                    raise Malformed("an answer that nothing has asked for")
                 bridge.drain()
+        except Malformed:
+            if not bound:
+                raise
         except Closed:
             pass
-        self.sock.setblocking(True)
-        bridge.on_quiet, bridge.on_informational = self.look, self.take
+        finally:
+            self.sock.setblocking(True)
+            bridge.on_quiet, bridge.on_informational = self.look, self.take
 
 
 def share_processor(pid: int) -> None:

@@ -5,6 +5,7 @@
 
 const NEW_LINE = new Uint8Array([13, 10]);
 const DELIMITER = new Uint8Array(8); // between prelude and body
+const NOTHING = new Uint8Array();
 const SMALL = 16 * 1024; // bytes: up to here one write costs less than a copy
 const STOP_TIME = 100; // ms that a generator has to end in, when nobody reads it any more
 const LONGEST_ERROR = 48 * 1024; // characters of an error in a trailer
@@ -13,10 +14,11 @@ const LONGEST_ERROR = 48 * 1024; // characters of an error in a trailer
  * @typedef {object} Wire of runtime.js
  * @property {(...parts: Uint8Array[]) => Promise<void>} write
  * @property {((event: Uint8Array) => Promise<void>) | null} logInStream
+ * @property {string} number of the request that is answered
  */
 /**
  * @typedef {object} Tools of runtime.js
- * @property {TextEncoder} encoder
+ * @property {any} primordials what is as it was before the function could change it
  * @property {string} PRELUDE
  * @property {new (type: string, message: string, options?: ErrorOptions) => Error} RuntimeError
  * @property {new (body: Body) => Streamed} Streamed
@@ -39,6 +41,7 @@ export class Outlet {
   #wire;
   #streamed;
   #tools;
+  #primordials;
   /** Ends what makes the chunks. @type {() => unknown} */
   #stop = nothing;
   isBegun = false; // Lambda has the first bytes: an error can only be told in the end
@@ -49,6 +52,7 @@ export class Outlet {
     this.#wire = wire;
     this.#streamed = streamed;
     this.#tools = tools;
+    this.#primordials = tools.primordials;
   }
 
   get contentType() {
@@ -66,20 +70,23 @@ export class Outlet {
    * @param {Body} body @param {Promise<{ isCancel: boolean } | null>} coming the bootstrap's next message
    */
   async send(body, coming) {
-    const { promise: cancelled, resolve: cancel } = Promise.withResolvers();
-    coming.then((message) => {
-      if (!this.isOver && (!message || message.isCancel)) this.#cancel().then(cancel);
-    });
-    const running = this.#run(body).finally(this.#streamed.onEnd);
-    running.catch(nothing); // of a stream that is cancelled
-    await Promise.race([running, cancelled]);
+    const { race, then, withResolvers } = this.#primordials;
+    const { promise: cancelled, resolve: cancel, reject } = withResolvers();
+    then(coming, (/** @type {{ isCancel: boolean } | null} */ message) => {
+      if (!this.isOver && (!message || message.isCancel)) then(this.#cancel(), cancel, reject);
+    }, reject);
+    await race(this.#run(body), cancelled);
   }
 
   /** @param {Body} body */
   async #run(body) {
-    if (typeof body === "function") await body(this);
-    else if (body) await this.#pump(body);
-    await this.#end();
+    try {
+      if (typeof body === "function") await body(this);
+      else if (body) await this.#pump(body);
+      await this.#end();
+    } finally {
+      this.#streamed.onEnd?.();
+    }
   }
 
   /** One chunk is on its way before the next one is asked for. @param {ReadableStream | AsyncIterable<unknown>} body */
@@ -105,33 +112,33 @@ export class Outlet {
    * Sends bytes, text, or anything else as JSON; resolves when there is room for more.
    * @param {unknown} chunk
    */
-  write(chunk) {
-    if (this.isOver) return Promise.resolve();
+  async write(chunk) {
+    if (this.isOver) return;
     const bytes = this.#bytesOf(chunk);
-    if (!this.isBegun) return this.#begin(bytes);
-    return bytes.length ? this.#wire.write(...this.#framed(bytes)) : Promise.resolve();
+    if (!this.isBegun) await this.#begin(bytes);
+    else if (this.#sizeOf(bytes)) await this.#send(bytes);
   }
 
   /** The head goes with the first bytes. @param {Uint8Array} bytes */
   #begin(bytes) {
+    const { RegExpPrototypeExec, encode, stringify } = this.#primordials;
     const { contentType, prelude } = this.#streamed;
-    const parts = prelude ? [this.#encoded(JSON.stringify(prelude)), DELIMITER, bytes] : [bytes];
-    const first = joined(parts);
-    this.isBegun = true;
-    this.#wire.logInStream = (event) => this.#wire.write(...this.#framed(event, ";log"));
-    const type = /^[\x21-\x7e][\x20-\x7e]{0,255}$/.test(contentType)
+    const first = prelude ? this.#joined(encode(stringify(prelude)), DELIMITER, bytes) : bytes;
+    this.#wire.logInStream = (event) => this.#send(event, ";log");
+    const type = RegExpPrototypeExec(/^[\x21-\x7e][\x20-\x7e]{0,255}$/, contentType)
       ? contentType
       : "application/octet-stream";
-    const head = this.#encoded(
-      "HTTP/1.1 200 OK\r\nLambda-Runtime-Function-Response-Mode: streaming\r\n" +
+    const head = encode(
+      `HTTP/1.1 200 ${this.#wire.number}\r\nLambda-Runtime-Function-Response-Mode: streaming\r\n` +
         `Content-Type: ${type}\r\nTransfer-Encoding: chunked\r\n\r\n`,
     );
-    return this.#wire.write(...(first.length ? this.#framed(first, "", head) : [head]));
+    this.isBegun = true;
+    return this.#sizeOf(first) ? this.#send(first, "", head) : this.#wire.write(head);
   }
 
   async #end() {
     if (this.isOver) return;
-    if (!this.isBegun) await this.#begin(new Uint8Array());
+    if (!this.isBegun) await this.#begin(NOTHING);
     await this.#close("");
   }
 
@@ -147,8 +154,9 @@ export class Outlet {
       return;
     }
     const { type, body } = this.#tools.errorOf(thrown);
-    const text = body.length <= LONGEST_ERROR ? body : shortened(body);
-    const encoded = this.#encoded(text).toBase64();
+    const text = body.length <= LONGEST_ERROR ? body : shortened(body, this.#primordials);
+    const { Uint8ArrayPrototypeToBase64, encode } = this.#primordials;
+    const encoded = Uint8ArrayPrototypeToBase64(encode(text));
     await this.#close(
       `Lambda-Runtime-Function-Error-Type: ${type}\r\nLambda-Runtime-Function-Error-Body: ${encoded}\r\n` +
         (last ? "Last: yes\r\n" : ""),
@@ -159,47 +167,71 @@ export class Outlet {
   async #close(trailers) {
     this.isOver = true;
     this.#wire.logInStream = null;
-    await this.#wire.write(this.#encoded(`0\r\n${trailers}\r\n`));
+    await this.#wire.write(this.#primordials.encode(`0\r\n${trailers}\r\n`));
   }
 
   /** Has the function stop, for which it has a moment before the next event. */
   async #cancel() {
+    const { race } = this.#primordials;
     this.isOver = true;
-    this.#streamed.onCancel?.();
     try {
-      const late = new Promise((resolve) => setTimeout(resolve, STOP_TIME));
-      await Promise.race([this.#stop(), late]);
+      this.#streamed.onCancel?.();
+      await race(this.#stop(), this.#pause(STOP_TIME));
     } catch { /* nobody is there to be told */ }
-    await new Promise((resolve) => setTimeout(resolve, 0)); // what hears of it by events
+    await this.#pause(0); // what hears of it by events
     await this.#close("");
   }
 
-  /** A chunk (RFC 9112, 7.1). @param {Uint8Array} bytes @param {string} [extension] @param {Uint8Array} [before] */
-  #framed(bytes, extension = "", before) {
-    const size = this.#encoded(`${bytes.length.toString(16)}${extension}\r\n`);
-    const parts = before ? [before, size, bytes, NEW_LINE] : [size, bytes, NEW_LINE];
-    return bytes.length <= SMALL / 2 ? [joined(parts)] : parts;
+  /** @param {number} ms @returns {Promise<void>} */
+  #pause(ms) {
+    const { Promise, startTimer } = this.#primordials;
+    return new Promise((/** @type {() => void} */ resolve) => startTimer(resolve, ms));
+  }
+
+  /** Sends a chunk (RFC 9112, 7.1). @param {Uint8Array} bytes @param {string} [extension] @param {Uint8Array} [head] before it */
+  #send(bytes, extension = "", head = NOTHING) {
+    const { NumberPrototypeToString, encode } = this.#primordials;
+    const size = this.#sizeOf(bytes);
+    const line = encode(`${NumberPrototypeToString(size, 16)}${extension}\r\n`);
+    return size <= SMALL / 2
+      ? this.#wire.write(this.#joined(head, line, bytes, NEW_LINE))
+      : this.#wire.write(this.#joined(head, line), bytes, NEW_LINE);
+  }
+
+  /** @param {Uint8Array} bytes @returns {number} */
+  #sizeOf(bytes) {
+    return this.#primordials.TypedArrayPrototypeGetLength(bytes);
+  }
+
+  /** @param {Uint8Array[]} parts @returns {Uint8Array} */
+  #joined(...parts) {
+    const { TypedArrayPrototypeSet, Uint8Array } = this.#primordials;
+    let size = 0;
+    for (let i = 0; i < parts.length; i++) size += this.#sizeOf(parts[i]);
+    const whole = new Uint8Array(size);
+    for (let i = 0, at = 0; i < parts.length; i++) {
+      TypedArrayPrototypeSet(whole, parts[i], at);
+      at += this.#sizeOf(parts[i]);
+    }
+    return whole;
   }
 
   /** @param {unknown} chunk @returns {Uint8Array} */
   #bytesOf(chunk) {
-    if (chunk instanceof Uint8Array) return chunk;
-    if (typeof chunk === "string") return this.#encoded(chunk);
-    if (ArrayBuffer.isView(chunk)) {
-      return new Uint8Array(chunk.buffer, chunk.byteOffset, chunk.byteLength);
+    const { ArrayBuffer, Uint8Array, encode, isA, isView, stringify } = this.#primordials;
+    if (isA(Uint8Array, chunk)) return /** @type {Uint8Array} */ (chunk);
+    if (typeof chunk === "string") return encode(chunk);
+    if (isView(chunk)) {
+      const { buffer, byteOffset, byteLength } = /** @type {ArrayBufferView} */ (chunk);
+      return new Uint8Array(buffer, byteOffset, byteLength);
     }
-    if (chunk instanceof ArrayBuffer) return new Uint8Array(chunk);
+    if (isA(ArrayBuffer, chunk)) return new Uint8Array(/** @type {ArrayBuffer} */ (chunk));
     try {
-      return this.#encoded(JSON.stringify(chunk) ?? "null");
+      return encode(stringify(chunk) ?? "null");
     } catch (cause) {
       const message = `Cannot stream a chunk as JSON: ${cause}`;
       throw new this.#tools.RuntimeError("Runtime.MarshalError", message, { cause });
     }
-  }
-
-  /** @param {string} text */
-  #encoded(text) {
-    return this.#tools.encoder.encode(text);
   }
 }
 
@@ -215,24 +247,12 @@ function gone() {
   return new DOMException("The client is gone", "AbortError");
 }
 
-/** @param {Uint8Array[]} parts */
-function joined(parts) {
-  if (parts.length === 1) return parts[0];
-  const whole = new Uint8Array(parts.reduce((size, part) => size + part.length, 0));
-  let at = 0;
-  for (const part of parts) {
-    whole.set(part, at);
-    at += part.length;
-  }
-  return whole;
-}
-
-/** An error without what makes it long. @param {string} body */
-function shortened(body) {
-  const { errorType, errorMessage } = JSON.parse(body);
-  return JSON.stringify({
-    errorType: errorType.slice(0, 256),
-    errorMessage: errorMessage.slice(0, LONGEST_ERROR / 8),
+/** An error without what makes it long. @param {string} body @param {any} primordials */
+function shortened(body, { StringPrototypeSlice, parse, stringify }) {
+  const { errorType, errorMessage } = parse(body);
+  return stringify({
+    errorType: StringPrototypeSlice(errorType, 0, 256),
+    errorMessage: StringPrototypeSlice(errorMessage, 0, LONGEST_ERROR / 8),
     trace: [],
   });
 }
@@ -248,7 +268,7 @@ function shortened(body) {
  * @returns {(event: unknown, context: object) => Streamed}
  */
 export function nodeHandler(handler, { Writable }, highWaterMark, tools) {
-  const { RuntimeError, Streamed } = tools;
+  const { RuntimeError, Streamed, primordials: { then, withResolvers } } = tools;
 
   /** Node's own stream, as pipeline() and libraries want it. */
   class ResponseStream extends Writable {
@@ -288,7 +308,7 @@ export function nodeHandler(handler, { Writable }, highWaterMark, tools) {
     /** @override @param {Uint8Array} chunk @param {string} _encoding @param {(error?: Error) => void} done */
     _write(chunk, _encoding, done) {
       this.#head();
-      this.#outlet.write(chunk).then(() => done(), done);
+      then(this.#outlet.write(chunk), () => done(), done);
     }
 
     /** @override @param {(error?: Error) => void} done */
@@ -325,7 +345,9 @@ export function nodeHandler(handler, { Writable }, highWaterMark, tools) {
       );
     }
     if (!stream.writableFinished) {
-      await new Promise((resolve, reject) => stream.once("finish", resolve).once("error", reject));
+      const { promise, resolve, reject } = withResolvers();
+      stream.once("finish", resolve).once("error", reject);
+      await promise;
     }
   }
 

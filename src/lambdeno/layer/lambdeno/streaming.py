@@ -11,7 +11,7 @@ https://docs.aws.amazon.com/lambda/latest/dg/runtimes-custom.html#runtimes-custo
 from _json import encode_basestring_ascii as quoted
 from _socket import MSG_DONTWAIT, MSG_PEEK
 
-from connection import HEXADECIMAL, Closed, Connection
+from connection import HEXADECIMAL, Closed, Connection, Malformed
 from runtime_api import PLAIN, VISIBLE, RuntimeApi
 
 if False:  # for the type checker; importing typing would cost a millisecond
@@ -55,9 +55,9 @@ def forward(runtime: "Runtime", api: RuntimeApi) -> bool:
         bridge.on_quiet = look
         cancel(chunks, api)
         return False
-    except Closed:
+    except Closed as error:
         bridge.on_quiet = look
-        trailers = described(runtime.ended(words(runtime)))
+        trailers = described(runtime.ended(words(runtime), error))
     else:
         bridge.on_quiet = look
         trailers = chunks.trailers
@@ -94,7 +94,7 @@ class Chunks:
                 continue
             size, _, extension = bytes(bridge.view[self.at : end]).partition(b";")
             if not size or size.strip(HEXADECIMAL):
-                raise Closed("a chunk without a size")
+                raise Malformed("a chunk without a size")
             length = int(size, 16)
             if length and extension != LOG:
                 self.at = end + 2
@@ -118,7 +118,7 @@ class Chunks:
         bridge = self.bridge
         rest = bridge.end - self.at
         if rest > LONGEST_SIZE and not self.left:
-            raise Closed("a chunk without a size")
+            raise Malformed("a chunk without a size")
         bridge.view[:rest] = bridge.view[self.at : bridge.end]
         self.at, bridge.end = 0, rest
         bridge.end += bridge._read(rest)
@@ -155,8 +155,10 @@ def cancel(chunks: Chunks, api: RuntimeApi) -> None:
     try:
         runtime.bridge.send(CANCEL)
         chunks.pass_on(None)
-    except (OSError, Closed):
+    except OSError:
         runtime.ended(words(runtime))
+    except Closed as error:
+        runtime.ended(words(runtime), error)
 
 
 def words(runtime: "Runtime") -> str:
