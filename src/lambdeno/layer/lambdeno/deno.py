@@ -46,6 +46,7 @@ BRIDGE_VARIABLES = ",".join(  # what runtime.js reads and writes
         "AWS_LAMBDA_LOG_STREAM_NAME",
     )
 )
+THIS_HOST = ("127.0.0.0/8", "0.0.0.0/8", "[::1]", "[::]")  # Deno takes no IPv6 network with a port
 LONGEST_FOLDER = 80  # a Unix socket's path has at most 104 bytes (macOS; 108 on Linux)
 
 
@@ -226,9 +227,9 @@ class Deno:
         """The function's permissions, what the bridge itself needs, and no way to the Runtime API."""
         port = self.settings.runtime_api.rpartition(":")[2]
         words = self.settings.permissions_in(self.tmp)
-        # The check sees resolved addresses; every spelling of "this host" needs a word of its own.
-        hosts = (f"127.0.0.1:{port}", f"0.0.0.0:{port}", f"[::1]:{port}", f"[::]:{port}")
-        deny(words, "net", ",".join(dict.fromkeys((self.settings.runtime_api, *hosts))))
+        # Deno checks resolved addresses, so that names need no word; every address of this machine does.
+        hosts = dict.fromkeys((*THIS_HOST, *own_addresses()))
+        deny(words, "net", ",".join((self.settings.runtime_api, *(f"{host}:{port}" for host in hosts))))
         own = f"{self.settings.task_root},{self.settings.layer}/lambdeno"
         setting = self.settings.permission_setting
         if not self.settings.is_bundle:
@@ -301,6 +302,34 @@ def deny(words: list[str], name: str, value: str) -> None:
     """Deny a value; beside a denial of all of it, it would be all that is denied."""
     if f"--deny-{name}" not in words:
         words.append(f"--deny-{name}={value}")
+
+
+def own_addresses() -> list[str]:
+    """Return what the kernel routes to this machine itself, in Deno's words; nothing without /proc."""
+    found = []
+    address = b""
+    for line in contents("/proc/net/fib_trie").split(b"\n"):
+        if b"|-- " in line:
+            address = line.rpartition(b" ")[2]
+        elif line.endswith(b" host LOCAL"):  # "/32 host LOCAL": a network of the address above
+            found.append((address + line.split()[0]).decode())
+    for line in contents("/proc/net/if_inet6").split(b"\n")[:-1]:
+        digits = line[:32].decode()
+        found.append("[" + ":".join(digits[at : at + 4] for at in range(0, 32, 4)) + "]")
+    return found
+
+
+def contents(path: str) -> bytes:
+    """Return a file of /proc, which the kernel gives page by page; nothing where there is none."""
+    data = b""
+    try:
+        descriptor = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
+        while page := posix.read(descriptor, 64 * 1024):
+            data += page
+        posix.close(descriptor)
+    except OSError:
+        pass
+    return data
 
 
 def is_all(word: str) -> bool:
