@@ -337,7 +337,7 @@ def contents(path: str) -> bytes:
     data = b""
     try:
         descriptor = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
-        while page := posix.read(descriptor, 64 * 1024):
+        while page := posix.read(descriptor, 4096):
             data += page
         posix.close(descriptor)
     except OSError:
