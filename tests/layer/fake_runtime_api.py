@@ -55,7 +55,7 @@ class Answer:
 class FakeRuntimeApi:
     """The server. Posts are accepted unless ``answers`` has something else for them."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_everywhere: bool = False) -> None:
         self.events: queue.Queue[Answer] = queue.Queue()
         self.answers: queue.Queue[Answer] = queue.Queue()
         self.posts: queue.Queue[Request] = queue.Queue()
@@ -69,7 +69,10 @@ class FakeRuntimeApi:
         self._changed = threading.Condition()
         self._is_open = True
         self._sockets: list[socket.socket] = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        if is_everywhere:  # on every address of this machine, of both versions of IP
+            self._listener = socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True)
+        else:
+            self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self.address = f"127.0.0.1:{self.port}"
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
@@ -203,9 +206,9 @@ class FakeRuntimeApi:
 
 
 @contextlib.contextmanager
-def fake_runtime_api() -> Iterator[FakeRuntimeApi]:
+def fake_runtime_api(*, is_everywhere: bool = False) -> Iterator[FakeRuntimeApi]:
     """A server for a while; what its client did against the protocol fails the test."""
-    api = FakeRuntimeApi()
+    api = FakeRuntimeApi(is_everywhere=is_everywhere)
     try:
         yield api
     finally:

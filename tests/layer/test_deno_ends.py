@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from lambdeno.emulator.sandbox import bubblewrap_fault
 from tests.layer.conftest import LAYER, Calling, Environment, Start
 from tests.layer.fake_runtime_api import DEADLINE, PREFIX, FakeRuntimeApi
 
@@ -249,23 +251,80 @@ def test_no_folder_of_a_replaced_deno_is_left(start: Start) -> None:
     assert holds(lambda: len(environment.children()) == 1)
 
 
-def test_folders_of_killed_predecessors_are_swept(start: Start) -> None:
+def test_folders_of_killed_predecessors_are_swept(start: Start, runtime: str) -> None:
     """/tmp outlives a killed environment: its successor removes what the dead left, and nothing else."""
-    first = start(ENDING)
+    first = start(ENDING, **private(runtime))
     assert first.result("fine") == "fine"
     left = first.folders()
-    first.close()
-    assert holds(lambda: not Path(f"/proc/{first.process.pid}").exists())
-    assert len(left) == 1
-    assert list(left[0].iterdir())  # Deno's caches
-    kept = [first.tmp / "lambdeno-of-mine", first.tmp / "lambdeno.notes", first.tmp / "other"]
-    alive = first.tmp / f"lambdeno.{os.getpid():x}.1"
-    for folder in (*kept, alive):
+    close(first)
+    assert any(list(folder.iterdir()) for folder in left)  # Deno's caches
+    pid = os.getpid()  # that of a living process
+    left += [first.tmp / f"lambdeno.{pid:x}.1", first.tmp / f"lambdeno.{pid:x}.1.2"]
+    kept = [first.tmp / name for name in ("lambdeno-of-mine", "lambdeno.notes", "lambdeno.of.mine", "other")]
+    for folder in (*kept, *left[-2:]):
         folder.mkdir()
-    second = start(ENDING)
+    (first.tmp / "lambdeno.1.1").symlink_to(kept[0])
+    (kept[0] / "notes").touch()
+    second = start(ENDING, **private(runtime))
     assert second.result("fine") == "fine"
-    assert not left[0].exists()
-    assert all(folder.exists() for folder in (*kept, alive))
+    assert not [folder for folder in left if folder.exists()]
+    assert all(folder.exists() for folder in (*kept, kept[0] / "notes"))
+
+
+def test_a_predecessor_of_the_same_pid_is_swept(start: Start, runtime: str, namespaced: list[str]) -> None:
+    """In a namespace of their own all bootstraps have one pid; nothing piles up in a /tmp that stays."""
+    swept: list[Path] = []
+    for _ in range(3):
+        environment = start(ENDING, command=namespaced, **private(runtime))
+        assert environment.result("fine") == "fine"
+        assert not [folder for folder in swept if folder.exists()]
+        swept += environment.folders()
+        close(environment)
+    assert len({folder.name.split(".")[1] for folder in swept}) == 1
+
+
+def test_a_living_neighbour_is_not_swept(start: Start, runtime: str, namespaced: list[str]) -> None:
+    """Bootstraps that share /tmp, and even a pid, leave each other's folders alone."""
+    first = start(ENDING, command=namespaced, **private(runtime))
+    assert first.result("fine") == "fine"
+    assert first.waits_for_next(2)
+    folders = first.folders()
+    second = start(ENDING, command=namespaced, **private(runtime))
+    assert second.waits_for_next(3)
+    assert set(folders) < set(second.folders())
+    assert all(list(folder.iterdir()) for folder in folders if folder.name.count(".") == 2)
+    for _ in range(4):  # whichever asks
+        assert first.result("fine") == "fine"
+
+
+def private(runtime: str) -> dict[str, str]:
+    """Variables under which the function has a folder more, where that can be."""
+    return {"LAMBDENO_PRIVATE_TMP": "on"} if runtime == "runtime2" else {}
+
+
+@pytest.fixture
+def namespaced(called: Calling, layer: Path) -> list[str]:
+    """The bootstrap's command, in a pid namespace of its own."""
+    if fault := bubblewrap_fault():
+        pytest.skip(fault)
+    words, executable = called(layer)
+    if executable:
+        shutil.copy(executable, layer / "bootstrap")
+    return ["bwrap", "--dev-bind", "/", "/", "--unshare-pid", "--proc", "/proc", *map(str, words)]
+
+
+def close(environment: Environment) -> None:
+    """Kill an environment, and wait until no process of it is there."""
+    environment.close()
+
+    def is_over() -> bool:
+        try:
+            os.killpg(environment.process.pid, 0)
+        except ProcessLookupError:
+            return True
+        return False
+
+    assert holds(is_over)
 
 
 def test_socket_path_is_gone(start: Start) -> None:

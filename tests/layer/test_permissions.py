@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from tests.layer.conftest import Environment, Start
-from tests.layer.fake_runtime_api import FakeRuntimeApi
+from tests.layer.fake_runtime_api import FakeRuntimeApi, fake_runtime_api
 
 # Runs the JavaScript that its event is, and says what came of it.
 TRIES = """
@@ -32,6 +32,16 @@ export const handler = async (code) => {
   }
 };
 """
+# The same of many, one after the other.
+EACH = """
+const AsyncFunction = (async () => {}).constructor;
+const outcomes = [];
+for (const code of WAYS) {
+  const ended = await new AsyncFunction(code)().then(() => ["done", ""], (e) => [e.name, e.message]);
+  outcomes.push(ended);
+}
+return outcomes;
+"""
 SPELLINGS = (
     *("127.0.0.1", "localhost", "0.0.0.0", "2130706433", "127.1", "0x7f000001", "0177.0.0.1"),
     *("0", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "[::1]", "[::]"),
@@ -39,8 +49,34 @@ SPELLINGS = (
     *("[::ffff:0.0.0.0]", "[::ffff:0:0]", "[0:0:0:0:0:0:0:1]", "[::1%25lo]", "%6c%6f%63%61%6c%68%6f%73%74"),
     *("127\u30020\u30020\u30021", "\uff11\uff12\uff17.0.0.1"),  # full-width, which URLs make ASCII
 )
-ELSEWHERE = ("localhost.", "ip6-localhost", "x.localhost", "127.0.0.2", "[::ffff:127.0.0.2]", "0.0.0.1")
+NETWORKS = (  # of which every address is this machine
+    *("127.0.0.2", "127.255.255.254", "0x7f000002", "2130706434", "0177.2", "0.0.0.1"),
+    *("[::ffff:127.0.0.2]", "[::ffff:7f00:2]", "[::ffff:0.0.0.1]"),
+)
+ELSEWHERE = ("localhost.", "ip6-localhost", "x.localhost", "[::127.0.0.2]")
 OTHER_ERRORS = ("Error", "URIError", "ConnectionRefused")  # of what is no address of the Runtime API's
+
+
+@pytest.fixture
+def api() -> Iterator[FakeRuntimeApi]:
+    """A Runtime API that listens on every address of this machine."""
+    with fake_runtime_api(is_everywhere=True) as server:
+        yield server
+
+
+def own_addresses() -> list[str]:
+    """The addresses that this machine would send from, as URLs have them; nothing is sent."""
+    found = []
+    for family, target in ((socket.AF_INET, "192.0.2.200"), (socket.AF_INET6, "2001:db8::1")):
+        with socket.socket(family, socket.SOCK_DGRAM) as sock, contextlib.suppress(OSError):
+            sock.connect((target, 9))
+            found.append(sock.getsockname()[0])
+    return [f"[{address}]" if ":" in address else address for address in found]
+
+
+def mapped(addresses: list[str]) -> list[str]:
+    """IPv4 addresses as version 6 has them."""
+    return [f"[::ffff:{address}]" for address in addresses if ":" not in address]
 
 
 def attempt(environment: Environment, code: str) -> tuple[str, Any]:
@@ -53,18 +89,20 @@ def attempt(environment: Environment, code: str) -> tuple[str, Any]:
 def test_runtime_api_is_out_of_reach(start: Start, api: FakeRuntimeApi, permissions: str | None) -> None:
     """No spelling of the Runtime API's address gets past Deno, whatever the permissions allow."""
     environment = start(TRIES, LAMBDENO_PERMISSIONS=permissions)
-    for host in (*SPELLINGS, *ELSEWHERE, socket.gethostname()):
+    own = own_addresses()
+    ways = []
+    for host in (*SPELLINGS, *NETWORKS, *ELSEWHERE, socket.gethostname(), *own, *mapped(own)):
         bare = host.strip("[]").replace("%25", "%").rpartition("@")[2]
-        ways = [
-            f"await (await fetch('http://{host}:{api.port}/2018-06-01/ping')).text();",
-            f"(await Deno.connect({{ hostname: '{bare}', port: {api.port} }})).close();",
+        ways += [
+            (host, f"await (await fetch('http://{host}:{api.port}/2018-06-01/ping')).text();"),
+            (host, f"(await Deno.connect({{ hostname: '{bare}', port: {api.port} }})).close();"),
         ]
-        for way in ways:
-            outcome, message = attempt(environment, way)
-            # fetch says no more than TypeError of a name that resolves to a denied address
-            assert outcome in ("NotCapable", "TypeError", *OTHER_ERRORS), (way, outcome, message)
-            if outcome in OTHER_ERRORS:  # what only an URL makes an address, or is another one
-                assert host in ELSEWHERE or "connect(" in way, (way, outcome, message)
+    _, outcomes = attempt(environment, EACH.replace("WAYS", json.dumps([way for _, way in ways])))
+    for (host, way), (outcome, message) in zip(ways, outcomes, strict=True):
+        # fetch says no more than TypeError of a name that resolves to a denied address
+        assert outcome in ("NotCapable", "TypeError", *OTHER_ERRORS), (way, outcome, message)
+        if outcome in OTHER_ERRORS:  # what only an URL makes an address, or is another one
+            assert host in ELSEWHERE or "connect(" in way, (way, outcome, message)
     assert api.connections == 1
 
 
@@ -291,12 +329,17 @@ def within(seconds: float, condition: Callable[[], bool]) -> bool:
 
 
 @pytest.mark.parametrize("combination", ["binary-runtime2"])  # a process for each
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "own"])
 @pytest.mark.parametrize("permissions", [None, "-A"])
-def test_no_way_leads_to_the_runtime_api(start: Start, api: FakeRuntimeApi, permissions: str | None) -> None:
+def test_no_way_leads_to_the_runtime_api(
+    start: Start, api: FakeRuntimeApi, permissions: str | None, host: str
+) -> None:
     """Clients, redirects, proxies, name servers, imports, workers: the Runtime API sees none of them."""
     environment = start(TRIES, LAMBDENO_PERMISSIONS=permissions)
+    if host == "own":
+        host = next((address for address in own_addresses() if ":" not in address), "127.255.255.254")
     for name, way in {**WAYS, **DEAD_ENDS, **LISTENERS}.items():
-        post = environment.invoke(way.replace("PORT", str(api.port)))
+        post = environment.invoke(way.replace("127.0.0.1", host).replace("PORT", str(api.port)))
         assert api.connections == 1, name
         if name in {**WAYS, **LISTENERS} and "orker" not in way and post.path.endswith("/response"):
             outcome, message = json.loads(post.body)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -46,6 +48,7 @@ class Platform:
 
     listener: socket.socket
     connection: socket.socket
+    environment: Environment
 
     def read_until(self, end: bytes) -> bytes:
         """What the bootstrap sends, until some bytes are there."""
@@ -68,11 +71,11 @@ def platform(start: Start, **variables: str) -> Iterator[Platform]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(DEADLINE)
         address = f"127.0.0.1:{listener.getsockname()[1]}"
-        start(ECHO, AWS_LAMBDA_RUNTIME_API=address, **variables)
+        environment = start(ECHO, AWS_LAMBDA_RUNTIME_API=address, **variables)
         connection, _ = listener.accept()
         with connection:
             connection.settimeout(DEADLINE)
-            seen = Platform(listener, connection)
+            seen = Platform(listener, connection, environment)
             assert seen.read_until(END).startswith(b"GET ")
             yield seen
 
@@ -148,6 +151,65 @@ def test_a_refused_response_is_told_by_its_own_request(start: Start, api: FakeRu
     assert environment.result("after", request_id="the-next") == "after"
     line = next(line for line in environment.log.splitlines() if "413" in line)
     assert "the-refused" in line
+
+
+REFUSED = b"HTTP/1.1 500 Error\r\nContent-Length: 2\r\n\r\n{}"
+NEXT_EVENT = EVENT % (b"the-next", 6, b'"next"')
+CHUNKED = b'\r\nTransfer-Encoding: chunked\r\n\r\n6\r\n"next"\r\n0\r\n\r\n'
+LARGE_EVENT = EVENT % (b"the-next", 5_000_000, b"7" * 5_000_000)
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [REFUSED + NEXT_EVENT],
+        [REFUSED, NEXT_EVENT],
+        [REFUSED + NEXT_EVENT[:20], NEXT_EVENT[20:]],
+        [REFUSED[:20], REFUSED[20:] + NEXT_EVENT],
+        [REFUSED, NEXT_EVENT.partition(b"\r\nContent-Length")[0] + CHUNKED],
+        [REFUSED + LARGE_EVENT],
+        [REFUSED, NEXT_EVENT[:-3]],
+    ],
+    ids=["as one", "after it", "in two", "500 in two", "chunked", "large", "half"],
+)
+def test_an_event_behind_a_container_error_is_answered(start: Start, pieces: list[bytes]) -> None:
+    """500 to a response ends the environment; the event that was asked for with it does not end with it."""
+    with platform(start) as seen:
+        seen.connection.sendall(EVENT % (b"the-first", 1, b"1"))
+        seen.read_until(b"1GET ")
+        for piece in pieces:
+            time.sleep(0.03)
+            seen.connection.sendall(piece)
+        if pieces[-1].endswith(b'"ne'):
+            seen.connection.shutdown(socket.SHUT_WR)
+        other, _ = seen.listener.accept()
+        with other:
+            other.settimeout(DEADLINE)
+            post = Platform(seen.listener, other, seen.environment).read_until(b'"trace":[]}')
+            assert post.startswith(b"POST /2018-06-01/runtime/invocation/the-next/error ")
+            assert b"\r\nLambda-Runtime-Function-Error-Type: Runtime.EventNotHandled\r\n" in post
+            assert b"500" in post.partition(END)[2]
+            other.sendall(ACCEPTED)
+        assert seen.environment.wait() == 1
+
+
+@pytest.mark.parametrize("listens", [True, False], ids=["it ends the connection", "it does not hear"])
+def test_a_container_error_without_an_event_ends_at_once(start: Start, listens: bool) -> None:
+    """The request for the next event is taken back; a platform that says nothing is not waited for."""
+    with platform(start) as seen:
+        seen.connection.sendall(EVENT % (b"the-first", 1, b"1"))
+        seen.read_until(b"1GET ")
+        began = time.monotonic()
+        seen.connection.sendall(REFUSED)
+        with contextlib.suppress(AssertionError):
+            seen.read_until(b"nothing")  # the end of what the bootstrap sends
+        if listens:
+            seen.connection.close()
+        assert seen.environment.wait() == 1
+        assert time.monotonic() - began < 1
+        seen.listener.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            seen.listener.accept()
 
 
 def test_a_head_that_the_function_has_forged_is_not_passed_on(start: Start, unbound: Path) -> None:

@@ -63,7 +63,7 @@ def test_the_next_process_waits(start: Start) -> None:
         assert waits(environment, number)
         assert len(environment.children()) == 1
         [folder] = environment.folders()
-        assert len(list(folder.iterdir())) == 2  # its own, and what the one after it will find
+        assert len(list(folder.glob("lambdeno.*"))) == 2  # its own, and what the one after it will find
         environment.result("x")
 
 
@@ -171,6 +171,17 @@ def test_the_next_process_cannot_be_prepared(start: Start) -> None:
         LAMBDENO_PERMISSIONS="-A",
     )
     assert set(environment.result().values()) == {"NotCapable"}
+
+
+@pytest.mark.parametrize("length", [40, 70, 79])
+def test_folders_of_processes_are_in_one_that_is_denied(start: Start, short_tmp: Path, length: int) -> None:
+    """However long the writable place's own path is, short enough for a socket or not."""
+    tmp = short_tmp / ("x" * (length - len(str(short_tmp)) - 1))
+    tmp.mkdir()
+    environment = start("export const handler = () => Deno.env.get('DENO_DIR');", TMPDIR=str(tmp))
+    for _ in range(2):
+        folder = Path(environment.result())
+        assert folder.parent.parent == tmp
 
 
 def test_a_whole_denial_stays_whole(start: Start) -> None:

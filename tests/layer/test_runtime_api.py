@@ -96,14 +96,15 @@ def test_no_event_ends_the_environment(start: Start, api: FakeRuntimeApi, answer
 def test_half_an_event_ends_the_environment(
     start: Start, api: FakeRuntimeApi, ending: str, chunks: tuple[int, ...]
 ) -> None:
-    """An event that breaks off never reaches the handler, and ends the environment."""
+    """An event that breaks off never reaches the handler, is answered with that, and ends the environment."""
     environment = start("export const handler = () => console.log('reached');")
     data = Event(b'"' + b"x" * 400_000 + b'"', chunks=chunks).to_bytes()
     api.events.put(Answer([data[:300_000]], ending))
     assert environment.wait() != 0
     assert "reached" not in environment.log
     assert "Traceback" not in environment.log
-    assert api.paths("POST") == []
+    [post] = [request for request in api.requests if request.method == "POST"]
+    assert (post.path.rpartition("/")[2], post.error_type) == ("error", "Runtime.EventNotHandled")
 
 
 def test_nobody_listens(start: Start) -> None:

@@ -154,16 +154,46 @@ def test_a_process_that_ends_in_the_middle(start: Start, statement: str, error_t
     assert environment.waits_for_next(3)
 
 
-def test_a_stream_that_can_never_go_on(start: Start, runtime: str) -> None:
+@pytest.mark.parametrize(
+    "handler",
+    [
+        "async function* (event) { yield 'a'; if (event) await new Promise(() => {}); }",
+        """async function* (event) {
+          yield 'a'; await new Promise((r) => setTimeout(r, 20)); if (event) await new Promise(() => {}); }""",
+        """(event) => new ReadableStream({
+          start(c) { c.enqueue("a"); if (!event) c.close(); }, pull: () => new Promise(() => {}) })""",
+        """awslambda.streamifyResponse(async (event, stream) => {
+          stream.write("a"); if (event) await new Promise(() => {}); stream.end(); })""",
+    ],
+    ids=["generator", "after a timer", "ReadableStream", "streamifyResponse"],
+)
+def test_a_stream_that_can_never_go_on(start: Start, handler: str) -> None:
     """Where nothing is left that could yield, the caller is told, and need not wait for the deadline."""
-    if runtime == "runtime2":
-        pytest.skip("its standard input is waited for, which keeps the event loop going")
-    environment = start(
-        """export async function* handler(event) { yield "a"; if (event) await new Promise(() => {}); }"""
-    )
+    environment = start(f"export const handler = {handler};")
     post = environment.invoke("wait")
     assert (post.body, error_of(post)["errorType"]) == (b"a", "Runtime.HandlerNeverSettled")
     assert environment.invoke(None).body == b"a"
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        "export async function* handler() { await new Promise(() => {}); yield 1; }",
+        "export const handler = () => new ReadableStream({});",
+        "export const handler = () => new Response(new ReadableStream({}));",
+        "export default { fetch: () => new Response(new ReadableStream({})) };",
+        "export default { fetch: () => new Promise(() => {}) };",
+        "export const handler = awslambda.streamifyResponse(() => new Promise(() => {}));",
+    ],
+    ids=["generator", "ReadableStream", "Response", "fetch's Response", "fetch", "streamifyResponse"],
+)
+def test_a_body_that_never_begins(start: Start, function: str) -> None:
+    """Without a first byte it is an ordinary error, whoever makes the body."""
+    environment = start(function)
+    for _ in range(2):
+        post, _ = environment.error(url_event())
+        assert post.error_type == "Runtime.HandlerNeverSettled"
+        assert "exited" not in environment.log
 
 
 def test_logs_in_the_middle_of_a_stream(start: Start) -> None:

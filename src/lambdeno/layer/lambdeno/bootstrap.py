@@ -52,7 +52,10 @@ def main(layer: str) -> int:
             register(api, runtime.shut_down)
         while runtime.serve(api):
             pass
-    except (RuntimeApiError, Closed) as error:
+    except Closed as error:
+        api.decline(f"it broke off on its way: {error}")
+        complain(error)
+    except RuntimeApiError as error:
         complain(error)
     return 1
 

@@ -23,7 +23,8 @@ FLAGS = (
 SIGKILL, SIGPIPE = 9, 13
 WNOHANG = 1
 DUP2 = posix.POSIX_SPAWN_DUP2
-PREFIX = "lambdeno"  # of our folders in the writable place: lambdeno.<pid>.<time>
+PREFIX = "lambdeno"  # of our folders in the writable place: lambdeno.<pid>.<time>, private ones .<time> more
+LOCK = "/lock"  # a file in each: locked while the bootstrap lives, whatever its pid and the namespace of that
 BRIDGE_VARIABLES = ",".join(  # what runtime.js reads and writes
     (
         "HANDLER_EXT",
@@ -46,6 +47,8 @@ BRIDGE_VARIABLES = ",".join(  # what runtime.js reads and writes
         "AWS_LAMBDA_LOG_STREAM_NAME",
     )
 )
+THIS_HOST = ("127.0.0.0/8", "0.0.0.0/8", "[::1]", "[::]")  # Deno takes no IPv6 network with a port
+FORMAT, FOLDER = 0o170000, 0o040000  # of a file's mode
 LONGEST_FOLDER = 80  # a Unix socket's path has at most 104 bytes (macOS; 108 on Linux)
 
 
@@ -64,6 +67,7 @@ class Deno:
         self.settings = settings
         self.home = home  # runtime2: where the folders of all its processes are, no function may write there
         self.founded_home = False
+        self.lock = -1  # the locked file of a folder that this one has made in the writable place
         self.folder = self.tmp = ""
         self.socket = ""
         self.input = self.output = -1
@@ -99,19 +103,20 @@ class Deno:
 
     def prepare(self) -> None:
         """Make the folder, the socket and the caches that Deno is to find. Raises OSError."""
-        self.folder = fresh_folder(self.home or self.settings.tmp)
         self.tmp = self.settings.tmp
-        if self.settings.private_tmp:
-            self.tmp = fresh_name(self.settings.tmp)  # made when nobody else can write into it
         if self.settings.runtime == "runtime1":
+            self.folder, self.lock = locked_folder(self.tmp)
             self.socket = self.folder + "/bridge"
             self.listener = socket(AF_UNIX, SOCK_STREAM)
             self.listener.bind(self.socket)
             self.listener.listen(1)
-        elif not self.home:
-            self.home = self.folder
-            self.founded_home = True
+        else:
+            if not self.home:
+                self.home, self.lock = locked_folder(self.tmp)
+                self.founded_home = True
             self.folder = fresh_folder(self.home)
+        if self.settings.private_tmp:
+            self.tmp = f"{self.home}.{time_ns():x}"  # made when nobody else can write into it
         # Before the start, since Deno opens its caches in its first milliseconds: 2.4 MB take 1 ms.
         try:
             copy_caches(self.settings, self.folder)
@@ -178,12 +183,21 @@ class Deno:
         if self.founded_home:
             remove(self.home)
             self.home = ""
+            self.founded_home = False
+            self._unlock()
 
     def _clear(self) -> None:
         remove(self.folder)
         self.folder = ""
         if self.settings.private_tmp:
             remove(self.tmp)
+        if not self.founded_home:
+            self._unlock()
+
+    def _unlock(self) -> None:
+        if self.lock >= 0:
+            posix.close(self.lock)
+            self.lock = -1
 
     def kill_offspring(self) -> None:
         """End what the function has started, where its permissions let it start any.
@@ -226,9 +240,9 @@ class Deno:
         """The function's permissions, what the bridge itself needs, and no way to the Runtime API."""
         port = self.settings.runtime_api.rpartition(":")[2]
         words = self.settings.permissions_in(self.tmp)
-        # The check sees resolved addresses; every spelling of "this host" needs a word of its own.
-        hosts = (f"127.0.0.1:{port}", f"0.0.0.0:{port}", f"[::1]:{port}", f"[::]:{port}")
-        deny(words, "net", ",".join(dict.fromkeys((self.settings.runtime_api, *hosts))))
+        # Deno checks resolved addresses, so that names need no word; every address of this machine does.
+        hosts = dict.fromkeys((*THIS_HOST, *own_addresses()))
+        deny(words, "net", ",".join((self.settings.runtime_api, *(f"{host}:{port}" for host in hosts))))
         own = f"{self.settings.task_root},{self.settings.layer}/lambdeno"
         setting = self.settings.permission_setting
         if not self.settings.is_bundle:
@@ -303,26 +317,72 @@ def deny(words: list[str], name: str, value: str) -> None:
         words.append(f"--deny-{name}={value}")
 
 
+def own_addresses() -> list[str]:
+    """Return what the kernel routes to this machine itself, in Deno's words; nothing without /proc."""
+    found = []
+    address = b""
+    for line in contents("/proc/net/fib_trie").split(b"\n"):
+        if b"|-- " in line:
+            address = line.rpartition(b" ")[2]
+        elif line.endswith(b" host LOCAL"):  # "/32 host LOCAL": a network of the address above
+            found.append((address + line.split()[0]).decode())
+    for line in contents("/proc/net/if_inet6").split(b"\n")[:-1]:
+        digits = line[:32].decode()
+        found.append("[" + ":".join(digits[at : at + 4] for at in range(0, 32, 4)) + "]")
+    return found
+
+
+def contents(path: str) -> bytes:
+    """Return a file of /proc, which the kernel gives page by page; nothing where there is none."""
+    data = b""
+    try:
+        descriptor = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
+        while page := posix.read(descriptor, 4096):
+            data += page
+        posix.close(descriptor)
+    except OSError:
+        pass
+    return data
+
+
 def is_all(word: str) -> bool:
     """Whether a permission flag allows everything: --allow-all, -A, -NA."""
     return word == "--allow-all" or (word[1:2] != "-" and "A" in word.partition("=")[0])
 
 
-def fresh_folder(tmp: str) -> str:
-    """A new folder that only we can enter. A name that a killed predecessor used would not do."""
+def locked_folder(tmp: str) -> tuple[str, int]:
+    """Make a folder in the writable place; return it, and the file whose lock says that we live.
+
+    The lock is the kernel's, and ends with this process: a pid in the name could be a predecessor's or,
+    in another namespace, a neighbour's. Raises OSError.
+    """
     while True:
-        folder = fresh_name(tmp)
+        folder = fresh_folder(tmp if len(tmp) <= LONGEST_FOLDER else "/tmp")
+        try:
+            lock = posix.open(folder + LOCK, posix.O_WRONLY | posix.O_CREAT | posix.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            continue  # swept by a neighbour before it was locked
+        try:
+            posix.lockf(lock, posix.F_TLOCK, 0)
+            is_ours = posix.fstat(lock).st_nlink > 0
+        except (BlockingIOError, PermissionError):
+            is_ours = False
+        except OSError:
+            is_ours = True  # a file system without locks, on which nobody sweeps
+        if is_ours:
+            return folder, lock
+        posix.close(lock)
+
+
+def fresh_folder(base: str) -> str:
+    """Make a new folder that only we can enter. A name that a killed predecessor used would not do."""
+    while True:
+        folder = f"{base}/{PREFIX}.{posix.getpid():x}.{time_ns():x}"
         try:
             posix.mkdir(folder, 0o700)
         except FileExistsError:
             continue
         return folder
-
-
-def fresh_name(tmp: str) -> str:
-    """The path of a folder of ours that is not there yet."""
-    base = tmp if len(tmp) <= LONGEST_FOLDER else "/tmp"
-    return f"{base}/{PREFIX}.{posix.getpid():x}.{time_ns():x}"
 
 
 def copy_caches(settings: Settings, folder: str) -> None:
@@ -359,27 +419,52 @@ def copy(source: str, target: str) -> None:
 
 
 def sweep(folder: str) -> None:
-    """Remove the folders that killed predecessors left: /tmp outlives a process on Lambda."""
+    """Remove the folders that killed predecessors left: /tmp outlives a process on Lambda.
+
+    A folder of ours is dead when nobody has locked it; a private one (.<time> more) when its home is.
+    """
     base, _, own = folder.rpartition("/")
     for name in posix.listdir(base):
-        prefix, _, rest = name.partition(".")
-        if prefix == PREFIX and name != own and not is_alive(rest.partition(".")[0]):
+        prefix, *numbers = name.split(".")
+        home = ".".join((prefix, *numbers[:2]))
+        is_named = prefix == PREFIX and 2 <= len(numbers) <= 3 and all(map(is_number, numbers))
+        if not is_named or home == own or not is_own_folder(f"{base}/{name}"):
+            continue
+        try:
+            lock = posix.open(f"{base}/{home}{LOCK}", posix.O_WRONLY | posix.O_NOFOLLOW | posix.O_CLOEXEC)
+        except FileNotFoundError:
+            remove(f"{base}/{name}")  # its bootstrap was killed before it could lock it, or it has no home
+            continue
+        except OSError:
+            continue
+        try:
+            posix.lockf(lock, posix.F_TLOCK, 0)
             remove(f"{base}/{name}")
+        except OSError:
+            pass  # its bootstrap lives
+        posix.close(lock)
 
 
-def is_alive(pid: str) -> bool:
-    """Whether a process of this number (in hexadecimal) exists; what is no number is left alone."""
+def is_number(text: str) -> bool:
+    """True for hexadecimal digits alone."""
+    return bool(text) and not text.strip("0123456789abcdef")
+
+
+def is_own_folder(path: str) -> bool:
+    """True for a folder of this user: another user could make it a link at any time."""
     try:
-        posix.kill(int(pid, 16), 0)
-    except ProcessLookupError:
+        status = posix.lstat(path)
+    except OSError:
         return False
-    except (ValueError, OverflowError, PermissionError):
-        pass
-    return True
+    return status.st_mode & FORMAT == FOLDER and status.st_uid == posix.geteuid()
 
 
 def remove(folder: str) -> None:
     """Remove a folder of ours and all below it, as far as it goes: a function may have filled it."""
+    try:
+        posix.unlink(folder)  # a link that a function has put in its place
+    except OSError:
+        pass
     folders = [folder]
     for path in folders:  # which grows: no recursion, however deep it is
         try:

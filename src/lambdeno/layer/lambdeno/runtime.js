@@ -431,6 +431,8 @@ function standardStreams() {
   const frame = new Uint8Array(PIPE_BUF);
   const head = MARK + 4;
   const read = stdin.read.bind(stdin);
+  const refer = stdinMethod("REF");
+  const unrefer = stdinMethod("UNREF");
   for (let have = 0; have < MARK;) have += stdin.readSync(frame.subarray(have, MARK)) ?? exit(0);
   return {
     read,
@@ -450,7 +452,18 @@ function standardStreams() {
       }
       return size;
     },
+    keepAlive: (wanted) => wanted ? refer() : unrefer(),
   };
+}
+
+/**
+ * A method of standard input that Deno names with a symbol; one that a release lacks does nothing.
+ * @param {string} name @returns {() => void}
+ */
+function stdinMethod(name) {
+  const symbols = Object.getOwnPropertySymbols(Object.getPrototypeOf(stdin));
+  const symbol = symbols.find(({ description }) => description === name);
+  return symbol ? Reflect.get(stdin, symbol).bind(stdin) : ignore;
 }
 
 /** @param {string} path @returns {Promise<Connection>} */
@@ -1437,6 +1450,17 @@ function outcome({ handler, web }, event, headers) {
   });
 }
 
+/**
+ * The promise's outcome, or the error that it never settles, where the event loop is empty before.
+ * @template T @param {Promise<T>} promise @returns {Promise<T>}
+ */
+function orNever(promise) {
+  return new Promise((resolve, reject) => {
+    whenEmpty = () => reject(neverSettled());
+    then(promise, resolve, reject);
+  });
+}
+
 function neverSettled() {
   return new RuntimeError(
     "Runtime.HandlerNeverSettled",
@@ -1474,7 +1498,7 @@ async function answer(wire, loaded, received) {
     const event = eventOf(received);
     if (loaded.rest && !loaded.web?.isHttp(event)) await restOf(loaded);
     let value = await outcome(loaded, event, headers);
-    if (isBody(value)) value = await bodyOf(value, event);
+    if (isBody(value)) value = await orNever(bodyOf(value, event));
     if (isA(Streamed, value)) return await stream(wire, /** @type {Streamed} */ (value));
     result = resultOf(value);
   } catch (thrown) {
@@ -1508,11 +1532,9 @@ async function stream(wire, streamed) {
   const { Outlet } = await streamModule();
   outlet = new Outlet(wire, streamed, tools);
   coming = wire.receive(); // "nobody reads it", or else the next event
-  const { promise: empty, reject } = withResolvers();
-  whenEmpty = () => reject(neverSettled());
   wire.keepAlive(false); // what waits for a message is nothing that could go on with the stream
   try {
-    await race(outlet.send(streamed.body, coming), empty);
+    await orNever(outlet.send(streamed.body, coming));
   } finally {
     wire.keepAlive(true);
   }

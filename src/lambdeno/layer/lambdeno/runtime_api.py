@@ -3,7 +3,7 @@
 https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html
 """
 
-from _socket import AF_INET, AF_INET6, IPPROTO_TCP, SOCK_STREAM, TCP_NODELAY, socket
+from _socket import AF_INET, AF_INET6, IPPROTO_TCP, SHUT_WR, SOCK_STREAM, TCP_NODELAY, socket
 
 from connection import SO_RCVTIMEO, SOL_SOCKET, TIMEOUT, Closed, Connection
 
@@ -15,6 +15,7 @@ ERROR_TYPE = b"application/vnd.aws.lambda.error+json"
 MAY_CLOSE = b"\r\nconnection:"
 RESULT = b"\r\nContent-Type: application/json"
 VISIBLE = bytes(range(0x20, 0x7F))
+LAST_LOOK = 0.1  # s for an event that is on its way when this environment ends
 LONGEST_CAUSE = 64 * 1024  # bytes that the platform keeps of an X-Ray cause
 PLAIN = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-._~"
 
@@ -91,15 +92,57 @@ class RuntimeApi:
             connection = self.connection
             status = connection.status()
         except (OSError, Closed) as error:
+            if self._has_event():
+                self.decline(f"it broke off on its way: {error}")
             raise RuntimeApiError(f"Cannot get the next event: {error}") from None
-        request_id = connection.header(b"lambda-runtime-aws-request-id")
-        if status != 200 or not request_id:
+        if not self._has_event():
             raise RuntimeApiError(f"Cannot get the next event: the Runtime API answered {status}")
+        if self.note:
+            self.note(f"has event {self.request_id.decode()} of {connection.total} bytes with its head")
+        return connection
+
+    def _has_event(self) -> bool:
+        """True if the head of an event is there; the next post answers that event then."""
+        connection = self.connection
+        request_id = connection.header(b"lambda-runtime-aws-request-id")
+        if not request_id or connection.head[:7] != b"http/1." or connection.head[9:12] != b"200":
+            return False
         self.request_id = request_id
         self.invocation_id = connection.header(b"lambda-runtime-invocation-id")
-        if self.note:
-            self.note(f"has event {request_id.decode()} of {connection.total} bytes with its head")
-        return connection
+        return True
+
+    def decline(self, why: str) -> None:
+        """Answer an event that no handler gets with an error, since this environment ends."""
+        from fault import Fault
+
+        fault = Fault("Runtime.EventNotHandled", f"Cannot handle the event: {why}", self.request_id)
+        left = self.connection  # open until the answer is there: closing it could be taken for an end
+        try:
+            self.connection = self.connect()
+            self._post(b"error", self._start(b"error", fault.head()), fault.body(), is_last=True)
+        except RuntimeApiError as error:
+            self._log(f"lambdeno: {error}")
+        left.sock.close()
+
+    def _decline_next(self, why: str) -> None:
+        """Answer the event that was asked for behind a response, if it is there or on its way.
+
+        The request is taken back by closing our side of the connection, so that a server which has no
+        event ends it at once; one that has sent an event before it heard of that has LAST_LOOK to arrive.
+        """
+        sock: socket = self.connection.sock  # type: ignore[assignment]
+        try:
+            sock.shutdown(SHUT_WR)
+            sock.settimeout(LAST_LOOK)
+        except OSError:
+            pass  # the server has ended it, perhaps behind an event
+        try:
+            self.connection.receive()
+            self.connection.drain()
+        except (OSError, Closed):
+            pass  # no event, or half of one
+        if self._has_event():
+            self.decline(why)
 
     def ask(self) -> None:
         """Ask for the next event, unless that is done. Raises OSError."""
@@ -118,6 +161,10 @@ class RuntimeApi:
         post, self.post = self.post.removesuffix(self.next_request), b""
         try:
             self._read_acknowledgement(b"response")
+        except RuntimeApiError as error:
+            if self.is_asked:
+                self._decline_next(f"this environment ends before it: {error}")
+            raise
         except Closed as error:
             self._lose(b"response", error)
             try:
