@@ -13,6 +13,8 @@ from pathlib import Path
 
 import psutil
 
+from lambdeno import children
+
 __all__ = ["Launch", "Process", "exit_reason"]
 
 READ = 64 * 1024  # bytes: what a pipe holds on Linux
@@ -72,6 +74,7 @@ class Process:
     @classmethod
     async def start(cls, launch: Launch, on_output: Callable[[bytes], None]) -> Process:
         """Start it, both outputs into one pipe so that their order is kept. Raises OSError."""
+        children.watch()
         reading, writing = os.pipe()
         try:
             process = await asyncio.create_subprocess_exec(
@@ -88,6 +91,7 @@ class Process:
             raise
         finally:
             os.close(writing)
+        children.guard(process.pid)
         os.set_blocking(reading, False)
         return cls(process, reading, on_output)
 
@@ -109,6 +113,7 @@ class Process:
         for pid in pids[1:] if self._is_over else pids:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
+        children.release(self._process.pid)
 
     async def terminate(self, seconds: float) -> None:
         """Ask the runtime to end, with SIGTERM, and wait for a while at most.
