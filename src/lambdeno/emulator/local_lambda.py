@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from lambdeno import children
 from lambdeno.emulator.artifacts import check_total, merge, unpack
 from lambdeno.emulator.environment import Deployment
 from lambdeno.emulator.events import Event, EventQueue, check_dead_letter
@@ -118,6 +119,7 @@ class LocalLambda:
         if self.sandbox.kind == "paths" and len(str(self._scratch.path)) > LONGEST_TEMP:
             self._scratch.close()
             self._scratch = Scratch(Path("/tmp"))
+        children.watch()  # not in the first environment's start
         try:
             for function in self._given:
                 if function.name in self._pools:

@@ -74,7 +74,6 @@ class Process:
     @classmethod
     async def start(cls, launch: Launch, on_output: Callable[[bytes], None]) -> Process:
         """Start it, both outputs into one pipe so that their order is kept. Raises OSError."""
-        children.watch()
         reading, writing = os.pipe()
         try:
             process = await asyncio.create_subprocess_exec(
