@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import pty
+import random
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +21,7 @@ from typing import TypeVar
 import psutil
 import pytest
 
-from lambdeno import build, codecache, project
+from lambdeno import archive, build, codecache, project
 from lambdeno.emulator import host_architecture
 from lambdeno.emulator.sandbox import bubblewrap_fault
 from lambdeno.scratch import Scratch
@@ -488,3 +490,47 @@ def test_many_at_once_remove_each_folder_and_never_a_living_ones(temp: Path) -> 
     running = [subprocess.Popen([sys.executable, "-c", program], env=environment) for _ in range(6)]
     assert [process.wait(SLOWEST) for process in running] == [0] * 6
     assert list(temp.iterdir()) == []
+
+
+# --- dist ---------------------------------------------------------------------------------------
+
+
+def vouches(folder: Path, word: str) -> None:
+    """The manifest has the digest of the zip on disk, or the next check builds it again."""
+    made = project.load(folder)
+    path = folder / "dist/function.zip"
+    row = build.manifest(made)["function"]
+    if row["sha256"] != archive.sha256_of(path):
+        assert build.current_inputs(made) is None
+    row = build.up_to_date(made, kinds=("function",))["function"]
+    assert row["sha256"] == archive.sha256_of(path)
+    with zipfile.ZipFile(path) as zipped:
+        assert word.encode() in zipped.read("function.bundle.js")
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_manifest_never_vouches_for_another_zip(start: Start, folder: Path, seed: int) -> None:
+    """A build is killed at any moment, and above all between the zip and the manifest."""
+    path, word = folder / "dist/function.zip", f"word{seed:04}"
+    main = folder / "src/main.ts"
+    main.write_text(main.read_text().replace('"/tmp"', f'"/{word}"'))
+    former = path.stat().st_ino
+    running = start("build", "function")
+    if seed % 2:  # the zip has just been replaced
+        while path.stat().st_ino == former and running.process.poll() is None:
+            pass
+    else:
+        time.sleep(random.Random(seed).uniform(0.2, 0.6))
+    running.end(signal.SIGKILL)
+    vouches(folder, word)
+
+
+def test_a_zip_of_the_same_size_is_another_zip(folder: Path) -> None:
+    """What is left where a build was killed between the two: the size tells nothing."""
+    path = folder / "dist/function.zip"
+    before = path.read_bytes()
+    path.write_bytes(before[:-1] + b"x")
+    os.utime(path)
+    assert build.current_inputs(project.load(folder)) is None
+    assert build.up_to_date(project.load(folder), kinds=("function",))
+    assert path.read_bytes() == before
