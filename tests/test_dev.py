@@ -258,9 +258,9 @@ def test_the_invoke_api_beside_it(start: Start, folder: Path) -> None:
     assert json.loads(done.stdout)["body"] == "one"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_ctrl_c_leaves_nothing(start: Start, tmp_path: Path, number: signal.Signals) -> None:
-    """No process, no folder; the exit code is 0. So does SIGTERM."""
+    """No process, no folder; the exit code is 0. So do SIGTERM and SIGHUP."""
     temp = tmp_path / "t"
     temp.mkdir()
     dev = start(TMPDIR=str(temp))

@@ -602,8 +602,13 @@ def test_following_filters(empty: Account, put: Put) -> None:
     assert follow(empty, lambda: put("two", "two ERROR"), pattern="ERROR") == ["one ERROR", "two ERROR"]
 
 
-def test_follow_prints_at_once_and_ends_with_ctrl_c(empty: Account, put: Put, folder: Path) -> None:
-    """A line is on stdout before the next event is there; exit code 130, and no traceback."""
+@pytest.mark.parametrize(
+    ("number", "last"), [(signal.SIGINT, "\n"), (signal.SIGTERM, ""), (signal.SIGHUP, "")]
+)
+def test_follow_prints_at_once_and_ends_with_ctrl_c(
+    empty: Account, put: Put, folder: Path, number: signal.Signals, last: str
+) -> None:
+    """A line is on stdout before the next event is there; it ends by the signal, without a traceback."""
     put("first", ago=1000)
     command = [LAMBDENO, "logs", "--follow"]
     with subprocess.Popen(
@@ -615,10 +620,10 @@ def test_follow_prints_at_once_and_ends_with_ctrl_c(empty: Account, put: Put, fo
         for word in ("second", "third"):
             put(word)
             assert process.stdout.readline().endswith(f"{word}\n")
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         assert process.stdout.read() == ""
-        assert process.stderr.read() == "\n"
-        assert process.wait(10) == 130
+        assert process.stderr.read() == last
+        assert process.wait(10) == -number
 
 
 def test_a_fault_of_cloudwatch_is_waited_out(monkeypatch: pytest.MonkeyPatch, cloud: Account) -> None:

@@ -15,7 +15,6 @@ import os
 import re
 import shutil
 import statistics
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from lambdeno.emulator import Bubblewrap, Function, ListSink, local_lambda
 from lambdeno.emulator.artifacts import unpack
 from lambdeno.errors import FunctionError
 from lambdeno.project import Project
+from lambdeno.scratch import Scratch
 
 __all__ = ["Figures", "Part", "bench"]
 
@@ -92,8 +92,8 @@ def bench(
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     reports: list[list[tuple[float, int, float]]] = []
     chosen = ""
-    with tempfile.TemporaryDirectory(prefix="lambdeno-bench-") as folder:
-        marked = marked_copy(function, project, Path(folder) / "task")
+    with Scratch() as folder:
+        marked = marked_copy(function, project, folder / "task")
         starts: list[list[float]] = []
         for number in range(rounds):
             watcher.step(f"Round {number + 1} of {rounds}")

@@ -18,7 +18,6 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
@@ -35,6 +34,7 @@ from lambdeno.emulator import Function, host_architecture
 from lambdeno.errors import ArtifactError, BuildError, DenoError, LambdenoError, ProjectError
 from lambdeno.inputs import Inputs, InputsBuilder, difference, record, recorded, remembered
 from lambdeno.project import FILE, Project, Runtime2
+from lambdeno.scratch import Scratch
 
 __all__ = [
     "KINDS",
@@ -471,9 +471,9 @@ def _deno(project: Project, target: str, watcher: Watcher) -> deno.Binary:
 
 def _fill(project: Project, layer: list[Entry], task: list[Entry], watcher: Watcher) -> dict[str, bytes]:
     """The code cache of a function's files over a runtime layer's; without files, of the dummy."""
-    with tempfile.TemporaryDirectory(prefix="lambdeno-task-") as folder:
-        codecache.lay_out(Path(folder), task)
-        return _fill_folder(Path(folder), project, layer, watcher, is_dummy=not task)
+    with Scratch() as folder:
+        codecache.lay_out(folder, task)
+        return _fill_folder(folder, project, layer, watcher, is_dummy=not task)
 
 
 def _fill_folder(
@@ -509,8 +509,8 @@ def _check(binary: deno.Binary, project: Project) -> None:
 
 def _bundle(binary: deno.Binary, project: Project) -> tuple[str, dict[str, Any], tuple[Path, ...]]:
     """The bundle, its source map, and the files that are in it."""
-    with tempfile.TemporaryDirectory(prefix="lambdeno-bundle-") as folder:
-        output = Path(folder) / BUNDLE
+    with Scratch() as folder:
+        output = folder / BUNDLE
         arguments = [
             "bundle",
             "--platform",
@@ -524,7 +524,7 @@ def _bundle(binary: deno.Binary, project: Project) -> tuple[str, dict[str, Any],
         done = deno.run(binary, [*arguments, "-o", output, project.entry], project.root)
         if done.returncode or not output.is_file():
             raise _refusal(done.stderr, f'Cannot bundle "{project.entry}"')
-        source_map = json.loads(Path(folder, SOURCE_MAP).read_bytes())
+        source_map = json.loads((folder / SOURCE_MAP).read_bytes())
         files = tuple(_source_file(name, folder) for name in source_map["sources"] if not REMOTE.match(name))
         # esbuild writes the sources relative to the output folder, which is a new one each time.
         source_map["sources"] = [_from_root(name, folder, project.root) for name in source_map["sources"]]
@@ -533,7 +533,7 @@ def _bundle(binary: deno.Binary, project: Project) -> tuple[str, dict[str, Any],
         return places + bundle, _moved(source_map, len(places)), files
 
 
-def _source_file(source: str, output: str) -> Path:
+def _source_file(source: str, output: Path) -> Path:
     """The file of a source, which the map has relative to the output folder. Deno writes paths as URLs."""
     return Path(os.path.normpath(Path(output, unquote(source))))
 
@@ -563,9 +563,9 @@ def _moved(source_map: dict[str, Any], columns: int) -> dict[str, Any]:
 
 def _gathered(binary: deno.Binary, project: Project) -> tuple[list[Entry], list[str]]:
     """The files of a function without a bundle, and those of them that something starts from."""
-    with tempfile.TemporaryDirectory(prefix="lambdeno-modules-") as folder:
+    with Scratch() as folder:
         try:
-            return unbundled.gather(binary, project, _included(project), Path(folder))
+            return unbundled.gather(binary, project, _included(project), folder)
         except graph.Refusal as error:
             raise _refusal(error.said, error.message) from None
 
@@ -574,8 +574,7 @@ def _transpiled(opt: list[Entry], project: Project, entries: list[Entry], starts
     """What Deno makes of a function's modules, which it would do at each start; nothing where it cannot."""
     if codecache.obstacle(host_architecture()):
         return []
-    with tempfile.TemporaryDirectory(prefix="lambdeno-task-") as folder:
-        task = Path(folder)
+    with Scratch() as task:
         codecache.lay_out(task, entries)
         return codecache.transpile(opt, Function(name=project.name, code=task), starts)
 
@@ -605,7 +604,7 @@ def _as_long(text: str, former: str) -> str:
     return text + "\n" * len(lines) + " " * len(last) if lines else text.ljust(len(last))
 
 
-def _from_root(source: str, output: str, root: Path) -> str:
+def _from_root(source: str, output: Path, root: Path) -> str:
     """A source as the project folder sees it, the same on every machine.
 
     What lies outside goes by its package, or its folder.

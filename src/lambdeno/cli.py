@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import asdict, replace
 from functools import wraps
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from lambdeno import __version__
+from lambdeno import __version__, signals
 from lambdeno.errors import FunctionError, LambdenoError, UsageError
 
 if TYPE_CHECKING:
@@ -53,8 +54,13 @@ class _Cli(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command."""
-        with _told(ctx):
-            return super().invoke(ctx)
+        with signals.caught() as caught:
+            try:
+                with _told(ctx):
+                    return super().invoke(ctx)
+            finally:
+                if caught.number:
+                    _end_by(caught.number)
 
 
 @contextmanager
@@ -72,9 +78,21 @@ def _told(context: click.Context) -> Iterator[None]:
     except click.Abort:  # an answer that is no, or none
         click.echo("Nothing was changed", err=True)
         context.exit(1)
-    except KeyboardInterrupt:
-        click.echo("", err=True)
+    except KeyboardInterrupt as error:
+        if not isinstance(error, signals.Ended) or error.number == signal.SIGINT:
+            click.echo("", err=True)  # behind the terminal's ^C
         context.exit(130)
+
+
+def _end_by(number: int) -> None:
+    """End by the signal that has interrupted the command, and leave nothing behind."""
+    from lambdeno import scratch
+
+    scratch.close_all()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    signals.die(number)
 
 
 @click.group(
@@ -723,7 +741,8 @@ def _interruptible(command: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        click.echo(f"\nInterrupted: {command} goes on from what is there", err=True)
+        with suppress(OSError):  # the terminal is gone
+            click.echo(f"\nInterrupted: {command} goes on from what is there", err=True)
         raise
 
 

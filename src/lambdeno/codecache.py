@@ -23,11 +23,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lambdeno import children
 from lambdeno.archive import Entry
 from lambdeno.emulator import Bubblewrap, Function, Settings, host_architecture
 from lambdeno.emulator.sandbox import Site, bubblewrap_fault, bwrap_environment, folders, isolation
 from lambdeno.emulator.variables import lambda_variables
 from lambdeno.errors import BuildError
+from lambdeno.scratch import Scratch
 
 __all__ = ["FILES", "LoadFailure", "fill", "lay_out", "obstacle", "transpile"]
 
@@ -75,8 +77,7 @@ def fill(opt: Iterable[Entry], function: Function) -> dict[str, bytes]:
     layer's dummy is loaded. Raises LoadFailure where the function cannot be loaded, BuildError
     where the cache will not hold.
     """
-    with tempfile.TemporaryDirectory(prefix="lambdeno-build-") as name:
-        work = Path(name)
+    with Scratch() as work:
         lay_out(work / "opt", opt)
         caches: dict[str, bytes] = {}
         # Deno analyses CommonJS in threads, unless it has done so: modules would load in any order, and V8
@@ -105,8 +106,7 @@ def transpile(opt: Iterable[Entry], function: Function, modules: Sequence[str]) 
 
     ``function.code`` is a folder, and ``modules`` are names in it; ``opt`` is for this machine.
     """
-    with tempfile.TemporaryDirectory(prefix="lambdeno-build-") as name:
-        work = Path(name)
+    with Scratch() as work:
         lay_out(work / "opt", opt)
         made = work / "tmp/deno"
         made.mkdir(parents=True)
@@ -125,14 +125,7 @@ def transpile(opt: Iterable[Entry], function: Function, modules: Sequence[str]) 
             *("--no-check", "--allow-import", "--node-modules-dir=none"),
             *(f"--config={config}", "--lock=/tmp/deno/deno.lock", *modules),
         ]
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            check=False,
-            env=bwrap_environment(),
-        )
+        done = children.run(command, env=bwrap_environment())
         if done.returncode:
             raise BuildError(
                 f'Cannot transpile "{modules[0]}"', "mend it, or set build.bundle = true", detail=done.stderr
@@ -191,7 +184,7 @@ def _start(work: Path, function: Function) -> _Start:
         variables = lambda_variables(function, Settings(), runtime_api=address, log_stream="build")
         site = Site(function.code, work / "opt", tmp)
         launch = Bubblewrap().launch(function, site, {**variables, "DENO_LOG": "debug"})
-        with subprocess.Popen(
+        with children.started(
             launch.command,
             env=launch.environment,
             cwd=launch.directory,
@@ -212,7 +205,7 @@ def _start(work: Path, function: Function) -> _Start:
     return _Start(text, None, next(tmp.glob("lambdeno.*")))
 
 
-def _first_word(server: socket.socket, process: subprocess.Popen[bytes]) -> str | None:
+def _first_word(server: socket.socket, process: subprocess.Popen[str]) -> str | None:
     """The first request on the Runtime API, whole; None if the process ends or stays silent."""
     server.settimeout(0.2)
     for _ in range(LOAD_TIME * 5):
@@ -280,8 +273,8 @@ def _canonical(path: Path, left_out: str = "") -> bytes:
 
     One table can be left empty.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder, "copy")
+    with Scratch() as folder:
+        copy = folder / "copy"
         source, target = sqlite3.connect(path), sqlite3.connect(copy, isolation_level=None)
         try:
             target.execute("PRAGMA page_size = 4096")

@@ -26,9 +26,11 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
+from lambdeno import children
 from lambdeno.cache import cache_folder, make_private
 from lambdeno.digests import Digests
 from lambdeno.errors import BuildError, DenoError
+from lambdeno.scratch import Scratch
 
 __all__ = ["Binary", "cached", "get", "host_platform", "pins", "run", "verify"]
 
@@ -97,15 +99,15 @@ def get(
         is_damaged = (folder / _name(target)).exists()
         try:
             make_private(folder.parent)
-            work = tempfile.TemporaryDirectory(prefix=".new-", dir=folder.parent)
+            work = Scratch(folder.parent)
         except OSError as error:
             raise BuildError(
                 f'Cannot write to the cache folder "{folder.parent}": {error.strerror}',
                 "set LAMBDENO_CACHE to a folder that you can write to",
             ) from None
-        with work:
+        with work as fresh:
             try:
-                wheel = _download(version, target, wheel_sha256, Path(work.name), progress)
+                wheel = _download(version, target, wheel_sha256, fresh, progress)
             except DenoError as error:
                 if not is_damaged:
                     raise
@@ -113,8 +115,8 @@ def get(
                     f'"{folder / _name(target)}" is damaged, and cannot be replaced: {error.message}',
                     error.hint,
                 ) from None
-            _unpack(wheel, Path(work.name) / "done", target)
-            _move(Path(work.name) / "done", folder, target)
+            _unpack(wheel, fresh / "done", target)
+            _move(fresh / "done", folder, target)
     return Binary(version, target, folder / _name(target), (folder / "sha256").read_text("ascii"))
 
 
@@ -180,16 +182,7 @@ def run(
         **variables,
     }
     try:
-        return subprocess.run(
-            [binary.path, *arguments],
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            check=False,
-        )
+        return children.run([binary.path, *arguments], cwd=folder, env=environment)
     except OSError as error:
         raise DenoError(
             f'Cannot start "{binary.path}": {error.strerror}',
@@ -207,7 +200,7 @@ def _download(version: str, target: str, sha256: str, folder: Path, progress: Pr
     command = [
         # -P: Python takes no module out of the current folder, a project's, which may have a pip.py.
         *(sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--only-binary=:all:"),
-        *("--platform", TAGS[target], "--require-hashes", "--disable-pip-version-check"),
+        *("--platform", TAGS[target], "--require-hashes", "--disable-pip-version-check", "--no-input"),
         *(
             "--retries=2",
             "--no-cache-dir",
@@ -219,8 +212,14 @@ def _download(version: str, target: str, sha256: str, folder: Path, progress: Pr
         ),
     ]
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
-        with subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=errors, encoding="utf-8", errors="replace"
+        with children.started(
+            command,
+            env={**os.environ, "TMPDIR": str(folder)},  # what it would leave if it was killed
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            encoding="utf-8",
+            errors="replace",
         ) as pip:
             for line in pip.stdout or ():
                 if found := re.match(r"Progress (\d+) of (\d+)", line):

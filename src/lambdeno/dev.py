@@ -11,7 +11,6 @@ import itertools
 import os
 import shutil
 import signal
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from typing import Any, Protocol
 import msgspec
 from watchfiles import Change, awatch
 
+from lambdeno import children, signals
 from lambdeno.build import (
     Watcher,
     bundle_into,
@@ -35,6 +35,7 @@ from lambdeno.emulator import Cors, Form, Function, FunctionUrl, LocalLambda, Lo
 from lambdeno.errors import LambdenoError, UsageError
 from lambdeno.inputs import Inputs
 from lambdeno.project import Project, load
+from lambdeno.scratch import Scratch
 
 __all__ = ["Narrator", "Options", "Session", "begin", "local_function", "serve"]
 
@@ -86,7 +87,7 @@ def begin(folder: Path, options: Options, watcher: Watcher = Watcher()) -> Sessi
 
 
 def serve(session: Session, log: LogSink, narrator: Narrator) -> None:
-    """Serve until SIGINT or SIGTERM. Raises LambdenoError where it cannot begin."""
+    """Serve until SIGINT, SIGTERM or SIGHUP. Raises LambdenoError where it cannot begin."""
     try:
         asyncio.run(session.serve(log, narrator))
     finally:
@@ -103,7 +104,8 @@ class Session:
         self.folder = folder
         self.project = project  # as it is served
         self.options = options
-        self.temp = Path(tempfile.mkdtemp(prefix="lambdeno-dev-"))  # each build has a folder below it
+        self._scratch = Scratch()
+        self.temp = self._scratch.path  # each build has a folder below it
         self._numbers = itertools.count(1)
         self._layers: tuple[Path, ...] = ()
         self._layers_for: object = None
@@ -134,13 +136,13 @@ class Session:
 
     def close(self) -> None:
         """Remove all builds."""
-        shutil.rmtree(self.temp, ignore_errors=True)
+        self._scratch.close()
 
     async def serve(self, log: LogSink, narrator: Narrator) -> None:
         """Serve, and follow the project's files, until a signal comes. Raises LambdenoError."""
         stopped = asyncio.Event()
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in {signal.SIGINT, *signals.unignored()}:  # a script's "dev &" must hear its Ctrl-C
             loop.add_signal_handler(number, stopped.set)
         local = LocalLambda(
             [self.function],
@@ -160,6 +162,7 @@ class Session:
             done, others = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in others:
                 task.cancel()
+            children.end_all()  # what Deno checks or bundles, nobody waits for any more
             await asyncio.wait(tasks)
             for task in done:
                 task.result()  # what fails in one of them is no reason to be silent

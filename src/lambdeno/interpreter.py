@@ -25,6 +25,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from lambdeno import children
 from lambdeno.cache import cache_folder, make_private
 from lambdeno.digests import Digests
 from lambdeno.emulator import host_architecture
@@ -193,8 +194,7 @@ def _lock(step: Step) -> Iterator[None]:
 
 def _build(architecture: str, folder: Path, step: Step) -> None:
     """Run the recipe; its lines become steps."""
-    for left in folder.glob("work-*"):  # of a build that was killed
-        shutil.rmtree(left, ignore_errors=True)
+    _remove_work(folder)  # of a build that was killed
     minutes = "1 to 2" if architecture == host_architecture() else "2 to 4"
     command: list[str | Path] = [
         sys.executable,
@@ -204,13 +204,15 @@ def _build(architecture: str, folder: Path, step: Step) -> None:
         "--architecture",
         architecture,
     ]
-    with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8"
-    ) as process:
-        assert process.stdout and process.stderr  # noqa: S101, PT018 - pipes
-        for line in process.stdout:
-            step(f"Build bootstrap, once on this machine, about {minutes} minutes: {line.strip()}")
-        said = process.stderr.read().strip().split("\n")
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    try:
+        with children.started(command, **pipes, encoding="utf-8") as process:
+            assert process.stdout and process.stderr  # noqa: S101, PT018 - pipes
+            for line in process.stdout:
+                step(f"Build bootstrap, once on this machine, about {minutes} minutes: {line.strip()}")
+            said = process.stderr.read().strip().split("\n")
+    finally:
+        _remove_work(folder)  # of a recipe that was killed with this process's signal
     if process.returncode:
         if process.returncode != 1 or len(said) < 2:
             said += [
@@ -219,6 +221,11 @@ def _build(architecture: str, folder: Path, step: Step) -> None:
             ]
         *log, message, hint = said
         raise BuildError(message[:1].upper() + message[1:], hint, detail="\n".join(log))
+
+
+def _remove_work(folder: Path) -> None:
+    for left in folder.glob("work-*"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 # --- the slot -----------------------------------------------------------------------------------

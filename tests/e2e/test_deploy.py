@@ -371,10 +371,11 @@ def test_no_secret_is_anywhere(empty: Account, actor: Path, tmp_path: Path) -> N
         assert [where for where, text in texts.items() if secret in text] == []
 
 
-def test_ctrl_c_ends_a_deployment_that_the_next_one_completes(
-    empty: Account, actor: Path, tmp_path: Path
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_a_deployment_that_the_next_one_completes(
+    empty: Account, actor: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
-    """Exit code 130, one line that says how it goes on, and nothing twice."""
+    """It ends by the signal, with one line that says how it goes on, and nothing twice."""
     folder = copied(actor, tmp_path)
     command = [LAMBDENO, "deploy"]
     said = []
@@ -384,8 +385,8 @@ def test_ctrl_c_ends_a_deployment_that_the_next_one_completes(
         for line in process.stderr or ():
             said.append(line)
             if line.startswith("[3/5]"):
-                process.send_signal(signal.SIGINT)
-    assert process.returncode == 130, said
+                process.send_signal(number)
+    assert process.returncode == -number, said
     assert "Interrupted: lambdeno deploy goes on from what is there\n" in said
     assert "Traceback" not in "".join(said)
     lambdeno(empty, folder, "deploy")

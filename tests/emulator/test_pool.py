@@ -6,11 +6,13 @@ import concurrent.futures
 import json
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
+from lambdeno import children
 from lambdeno.emulator import Function, Settings
 from tests.emulator.conftest import Running, Start, processes_with, wait_until
 
@@ -18,12 +20,11 @@ LIMIT = "ReservedFunctionConcurrentInvocationLimitExceeded"
 
 
 @pytest.fixture
-def temp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of temporary folders that nobody else uses."""
-    folder = tmp_path / "temp"
-    folder.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    return folder
+def temp(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder of temporary folders that nobody else uses, with a path that leaves room for sockets."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        yield Path(folder)
 
 
 def ask_at_once(running: Running, count: int, seconds: float) -> list[str]:
@@ -86,6 +87,7 @@ def test_idle_environments_are_reaped(start: Start, temp: Path) -> None:
 
 def test_nothing_is_left_behind(start: Start, sandbox: str, temp: Path, mark: str) -> None:
     """After the end there is no process of a function, and no folder of an environment."""
+    children.watch()  # stays until this process ends
     before = {process.pid for process in psutil.Process().children(recursive=True)}
     with start(sandbox=sandbox, environment={mark: "x"}) as running:
         running.ask("child")

@@ -15,7 +15,6 @@ import os
 import re
 import shutil
 import stat
-import tempfile
 import time
 import zipfile
 import zlib
@@ -27,6 +26,7 @@ from lambdeno import limits
 from lambdeno.cache import make_private
 from lambdeno.digests import Digests
 from lambdeno.errors import ArtifactError
+from lambdeno.scratch import Scratch
 
 __all__ = ["check_total", "digest_of", "merge", "unpack"]
 
@@ -106,16 +106,14 @@ def build_once(target: Path, fill: Callable[[Path], None]) -> Path:
             return target / FILES
         make_private(target.parent)
         prune(target.parent)
-        aside = Path(tempfile.mkdtemp(prefix="unpacking-", dir=target.parent))
-        try:
+        with Scratch(target.parent) as work:
+            aside = work / "new"
             files = aside / FILES
-            files.mkdir()
+            files.mkdir(parents=True)
             files.chmod(0o755)  # it becomes /opt, or /var/task
             fill(files)
             (aside / SUMS).write_text(json.dumps(sums(files, Digests(aside / DIGESTS))), "ascii")
             put(aside, target)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
     except OSError as error:
         raise ArtifactError(
             f'Cannot unpack to "{target.parent}": {error.strerror or error}',
@@ -157,13 +155,9 @@ def put(aside: Path, target: Path) -> None:
     except OSError:
         if is_whole(target):
             return
-        damaged = Path(tempfile.mkdtemp(prefix="unpacking-", dir=target.parent))
-        try:
-            with suppress(FileNotFoundError):
-                target.rename(damaged / FILES)
-            aside.rename(target)
-        finally:
-            shutil.rmtree(damaged, ignore_errors=True)
+        with suppress(FileNotFoundError):
+            target.rename(aside.with_name("damaged"))
+        aside.rename(target)
 
 
 def prune(cache: Path) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
 import time
 import uuid
 from collections.abc import Callable
@@ -26,6 +25,7 @@ from lambdeno.emulator.runtime_api import RuntimeApi, State
 from lambdeno.emulator.sandbox import EntrypointError, Sandbox, Site
 from lambdeno.emulator.settings import Settings
 from lambdeno.emulator.variables import lambda_variables
+from lambdeno.scratch import remove
 
 __all__ = ["Deployment", "Environment", "Hooks"]
 
@@ -73,7 +73,7 @@ class Environment:
         self._hooks = hooks
         noise = uuid.uuid4().hex
         self.name = f"{datetime.now(UTC):%Y/%m/%d}/[$LATEST]{noise}"  # also its log stream
-        self._tmp = deployment.temp / noise[:12]
+        self._tmp = deployment.temp / noise[:8]  # short: a Unix socket has its path in it
         self._lines = platform_lines(self._function.log_format)
         self._log = EnvironmentLog(deployment.sink, self._function.name, self.name)
         self._api = RuntimeApi(self._function, deployment.settings, self._became_idle)
@@ -299,15 +299,3 @@ def entry_fault(error: Exception) -> str:
     if isinstance(error, OSError):
         return f"fork/exec bootstrap: {(error.strerror or str(error)).lower()}"
     return str(error)
-
-
-def remove(folder: Path) -> None:
-    """Remove a folder, also where the function has made parts of it read-only."""
-    if not folder.exists():
-        return
-    shutil.rmtree(folder, ignore_errors=True)
-    if folder.exists():
-        for path in [folder, *folder.rglob("*")]:
-            if path.is_dir() and not path.is_symlink():
-                path.chmod(0o700)
-        shutil.rmtree(folder, ignore_errors=True)

@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from lambdeno import children
 from lambdeno.emulator.artifacts import check_total, merge, unpack
 from lambdeno.emulator.environment import Deployment
 from lambdeno.emulator.events import Event, EventQueue, check_dead_letter
@@ -33,10 +32,14 @@ from lambdeno.emulator.refusal import (
 from lambdeno.emulator.sandbox import Sandbox, host_python
 from lambdeno.emulator.settings import Settings
 from lambdeno.errors import EmulatorError
+from lambdeno.scratch import Scratch
 
 __all__ = ["InvokeResult", "LocalLambda", "Streaming"]
 
 NO_CONTEXT = Context()
+# Characters; an environment's folder in it has 9 more. Beyond 80 the bootstrap's socket has no room, and it
+# makes its folder in /tmp (LONGEST_FOLDER in layer/lambdeno/deno.py), where nobody would remove it.
+LONGEST_TEMP = 71
 STATUS = {"RequestResponse": 200, "Event": 202, "DryRun": 204}
 
 
@@ -89,7 +92,6 @@ class LocalLambda:
         self._events = EventQueue(self._attempt, self.settings, log)
         self._bounds = Bounds(self.settings.silence, self.settings.keep_alive, self.settings.connections)
         self._server = Server(InvokeApi(self, host).handle, self._bounds)
-        self._temp = Path()
         self._said: set[str] = set()
 
     @property
@@ -113,7 +115,11 @@ class LocalLambda:
 
     async def __aenter__(self) -> Self:
         """Unpack the artefacts and listen. Raises ArtifactError, EmulatorError."""
-        self._temp = Path(tempfile.mkdtemp(prefix="lambdeno-"))
+        self._scratch = Scratch()  # each environment has its /tmp in it
+        if self.sandbox.kind == "paths" and len(str(self._scratch.path)) > LONGEST_TEMP:
+            self._scratch.close()
+            self._scratch = Scratch(Path("/tmp"))
+        children.watch()  # not in the first environment's start
         try:
             for function in self._given:
                 if function.name in self._pools:
@@ -265,7 +271,7 @@ class LocalLambda:
         task = await asyncio.to_thread(unpack, function.code, self._cache)
         opt = await asyncio.to_thread(merge, function.layers, self._cache)
         check_total((function.code, *function.layers))
-        return Deployment(function, task, opt, self.sandbox, self.settings, self._sink, self._temp)
+        return Deployment(function, task, opt, self.sandbox, self.settings, self._sink, self._scratch.path)
 
     async def _open_url(self, function: Function) -> None:
         """Have a function's URL as it is to be; one that listens already keeps its port where it may."""
@@ -315,7 +321,7 @@ class LocalLambda:
         await asyncio.gather(*(pool.close() for pool in (*self._pools.values(), *self._retired)))
         for server in servers:
             await server.close()
-        await asyncio.to_thread(shutil.rmtree, self._temp, ignore_errors=True)
+        await asyncio.to_thread(self._scratch.close)
 
 
 def result_of(invocation: Invocation, outcome: Outcome) -> InvokeResult:

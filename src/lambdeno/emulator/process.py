@@ -13,6 +13,8 @@ from pathlib import Path
 
 import psutil
 
+from lambdeno import children
+
 __all__ = ["Launch", "Process", "exit_reason"]
 
 READ = 64 * 1024  # bytes: what a pipe holds on Linux
@@ -88,6 +90,7 @@ class Process:
             raise
         finally:
             os.close(writing)
+        children.guard(process.pid)
         os.set_blocking(reading, False)
         return cls(process, reading, on_output)
 
@@ -109,6 +112,7 @@ class Process:
         for pid in pids[1:] if self._is_over else pids:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
+        children.release(self._process.pid)
 
     async def terminate(self, seconds: float) -> None:
         """Ask the runtime to end, with SIGTERM, and wait for a while at most.

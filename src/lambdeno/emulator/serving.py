@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Coroutine, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -66,33 +67,39 @@ def local_lambda(
         log=log or StreamSink(),
         settings=settings,
     )
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=run_loop, args=(loop,), name="local-lambda", daemon=True)
-    thread.start()
+    loop, stopped = asyncio.new_event_loop(), asyncio.Event()
+    started: Future[None] = Future()
+    ended: Future[None] = Future()
 
-    def run(coroutine: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(coroutine, loop).result()
+    async def serve() -> None:
+        async with local:
+            started.set_result(None)
+            await stopped.wait()
 
-    try:
-        run(local.__aenter__())
+    def run() -> None:
         try:
-            yield Handle(local, loop)
-        finally:
-            run(local.__aexit__(None, None, None))
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
+            with asyncio.Runner(loop_factory=lambda: loop) as runner:
+                runner.run(serve())
+            ended.set_result(None)
+        except BaseException as error:  # it is the caller's
+            (ended if started.done() else started).set_exception(error)
 
-
-def run_loop(loop: asyncio.AbstractEventLoop) -> None:
-    """Run until stopped, then leave nothing open."""
-    asyncio.set_event_loop(loop)
+    thread = threading.Thread(target=run, name="local-lambda", daemon=True)
+    thread.start()
     try:
-        loop.run_forever()
+        started.result()
+        yield Handle(local, loop)
     finally:
-        for task in asyncio.all_tasks(loop):
-            task.cancel()
-        loop.run_until_complete(asyncio.sleep(0))
-        loop.run_until_complete(loop.shutdown_asyncgens())
-        loop.run_until_complete(loop.shutdown_default_executor())
-        loop.close()
+        with contextlib.suppress(RuntimeError):  # it has not started, and its loop is closed
+            loop.call_soon_threadsafe(stopped.set)
+        join(thread)
+    ended.result()
+
+
+def join(thread: threading.Thread) -> None:
+    """Wait for a thread's end, also when a signal comes meanwhile: it ends processes and removes folders."""
+    try:
+        thread.join()
+    except KeyboardInterrupt:  # once: see signals
+        thread.join()
+        raise
