@@ -60,7 +60,7 @@ ALLOWED = {
     "deploy": {"archive", "aws", "build", "deployment", "errors", "limits", "project"},
     "destroy": {"aws", "build", "deploy", "deployment", "project"},
     "doctor": {"archive", "build", "codecache", "deno", "errors", "interpreter", "limits", "project"},
-    "invoke": {"errors", "project"},
+    "invoke": {"errors", "payload", "project"},
     "remote": {"aws", "errors", "invoke", "project"},
     "logs": {"aws", "deployment", "errors", "project"},
     "codecache": {"archive", "emulator", "errors"},
@@ -68,13 +68,14 @@ ALLOWED = {
     "sbom": set(),
     "aws": {"errors"},
     "deployment": {"archive", "aws", "errors", "limits", "project"},
-    "emulator": {"cache", "errors", "limits"},
+    "emulator": {"cache", "errors", "limits", "payload"},
     "project": {"errors", "limits"},
     "archive": {"errors", "limits"},
     "deno": {"cache", "errors"},
     "cache": set(),
     "limits": set(),
     "errors": set(),
+    "payload": set(),
 }
 
 PACKAGES = ("deployment", "emulator")
