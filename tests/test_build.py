@@ -162,10 +162,11 @@ def test_building_one_kind_keeps_the_rows_of_the_others(folder: Path) -> None:
     assert rows(folder) == before
 
 
-def test_a_manifest_that_is_none_is_named(quick: Path) -> None:
+@pytest.mark.parametrize("text", ["{", "[" * 5000 + "]" * 5000, "9" * 5000], ids=["cut", "deep", "long"])
+def test_a_manifest_that_is_none_is_named(quick: Path, text: str) -> None:
     """What cannot be read is told with the remedy."""
     (quick / "dist").mkdir()
-    (quick / "dist/manifest.json").write_text("{")
+    (quick / "dist/manifest.json").write_text(text)
     with pytest.raises(ArtifactError, match=r"manifest\.json") as caught:
         build.manifest(project.load(quick))
     assert caught.value.hint == "remove it and run lambdeno build"

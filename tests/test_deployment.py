@@ -280,6 +280,15 @@ def test_a_role_has_the_least_rights(shop: project.Project) -> None:
     assert bucket["OnFailure"] == (["s3:PutObject"], "arn:aws:s3:::failed/*")
 
 
+@pytest.mark.parametrize("text", ["{", "[" * 5000 + "]" * 5000, "9" * 5000], ids=["cut", "deep", "long"])
+def test_a_policy_that_is_not_json_is_named(shop: project.Project, text: str) -> None:
+    """The error is one sentence with the file."""
+    (shop.root / "policy.json").write_text(text)
+    changed = msgspec.structs.replace(shop, role=project.Role(policy="policy.json"))
+    with pytest.raises(ProjectError, match=r'policy\.json" is not JSON'):
+        policies.permissions(changed, "arn:aws:logs:::x")
+
+
 def test_a_policy_s_statements_have_names_of_their_own(shop: project.Project) -> None:
     """IAM takes no Sid twice, and says so only when the role is there."""
     (shop.root / "policy.json").write_text('{"Statement": [{"Sid": "Logs", "Effect": "Allow"}]}')

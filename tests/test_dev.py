@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import io
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -21,9 +23,12 @@ from typing import Any
 import psutil
 import pytest
 import websocket
+from rich.console import Console
 
 from lambdeno import build, cli, project
+from lambdeno.devview import Terminal
 from lambdeno.emulator import FORMS
+from lambdeno.errors import LambdenoError
 
 LAMBDENO = str(Path(sys.executable).with_name("lambdeno"))
 SLOWEST = 60  # s for anything to happen
@@ -517,3 +522,37 @@ def test_its_own_output_in_the_project_is_no_change(shop: Path) -> None:
         process.wait(SLOWEST)
     assert "said one" in log.read_text()
     assert '"rebuilt"' not in log.read_text()
+
+
+def shown(line: str, *, is_terminal: bool, colour: bool = True) -> str:
+    """What ``dev`` writes for a line of a function's log."""
+    file = io.StringIO()
+    console = Console(
+        file=file, force_terminal=is_terminal, color_system="standard", no_color=not colour, width=200
+    )
+    view = Terminal(Path(), console=console)
+    view.write(line, function="f", environment="2026/01/01/[$LATEST]abcdef", request_id="12345678-1")
+    view.failed(LambdenoError(line, "hint"))
+    return file.getvalue()
+
+
+RECORD = "2026-01-01T00:00:00.000Z\t1\tINFO\t"
+
+
+@pytest.mark.parametrize("before", ["", RECORD])
+def test_a_terminal_obeys_no_log(before: str) -> None:
+    """Control characters of a function are visible on a terminal; its colours are colours."""
+    evil = "\x1b]52;c;eA==\x07\x1b[2J\x9b2J\u202e\x1b[" + "9" * 5000 + "m"
+    text = shown(f"{before}\x1b[31mred\x1b[0m {evil}\r\nsecond", is_terminal=True)
+    assert "\x1b[31mred" in text
+    assert r"\x1b]52;c;eA==\x07\x1b[2J\x9b2J\u202e" in text
+    assert "second" in text
+    assert not set(text) & set("\x07\x9b\u202e\r")
+    assert not re.search(r"\x1b(?!\[[0-9;]*m)", text)
+    assert "\x1b[31m" not in shown(f"{before}\x1b[31mred", is_terminal=True, colour=False)
+
+
+def test_a_file_gets_the_log_as_it_is() -> None:
+    """In a pipe or a file nothing obeys: the line is the function's."""
+    line = "\x1b[31mred\x1b[0m \x1b]0;title\x07 \x0b"
+    assert f" {line}\n" in shown(line, is_terminal=False)

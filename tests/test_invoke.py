@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import os
 import socket
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +19,8 @@ import pytest
 from lambdeno import invoke
 from lambdeno.errors import EmulatorError, UsageError
 from lambdeno.project import Project
-from tests.e2e.conftest import run
+from tests.e2e.conftest import LAMBDENO, run
+from tests.test_cli import on_a_terminal
 
 PROJECT = Project(name="orders")
 
@@ -87,6 +90,20 @@ def test_a_file_that_lambda_would_refuse_is_named(tmp_path: Path, content: bytes
     with pytest.raises(UsageError) as caught:
         invoke.read_event(str(path))
     assert caught.value.message == f'"{path}" is not JSON'
+
+
+def test_an_event_that_is_too_deep_is_told_as_that() -> None:
+    """It is JSON all the same: the sentence names Lambda's limit."""
+    with pytest.raises(UsageError) as caught:
+        invoke.read_event("[" * 1001 + "]" * 1001)
+    assert "more than 1000 levels of nesting" in caught.value.message
+    assert "JSON" not in caught.value.message
+
+
+@pytest.mark.parametrize("event", ["[" * 1000 + "]" * 1000, "9" * 5000, '{"a": 1e999}', '"\\ud800"'])
+def test_an_event_is_not_read_but_sent(event: str) -> None:
+    """What Lambda takes passes as it is, also where Python has no value for it."""
+    assert invoke.read_event(event) == event.encode()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
@@ -275,3 +292,61 @@ def test_a_server_that_answers_everything_is_no_local_lambda() -> None:
     """A web application on the same port must not get the event."""
     with server(replies(200, b"<!doctype html>")) as url:
         assert not invoke.running(url, "orders")
+
+
+# --- what is shown ------------------------------------------------------------------------------
+
+EVIL = "\x1b]52;c;ZXZpbA==\x07 \x1b]0;title\x07 \x1b[2J \x9b2J \r\u202e"  # clipboard, title, clear, direction
+SHOWN = r"\x1b]52;c;ZXZpbA==\x07 \x1b]0;title\x07 \x1b[2J \x9b2J \r\u202e"
+LOGGED = {"X-Amz-Log-Result": base64.b64encode(f"\x1b[31mlog{EVIL}".encode()).decode()}
+
+
+def test_a_terminal_obeys_no_function(tmp_path: Path) -> None:
+    """Control characters of a log and a result are visible on a terminal; colours stay."""
+    (tmp_path / "lambdeno.toml").write_text('name = "orders"\n')
+    with server(replies(200, f"\x1b[32mresult{EVIL}".encode(), LOGGED)) as url:
+        seen = on_a_terminal("invoke", "{}", "--endpoint-url", url, folder=tmp_path)
+        plain = on_a_terminal("invoke", "{}", "--endpoint-url", url, folder=tmp_path, NO_COLOR="1")
+    assert f"\x1b[32mresult{SHOWN}\x1b[0m" in seen
+    assert f"\x1b[31mlog{SHOWN}\x1b[0m" in seen
+    assert f"result{SHOWN}\r\n" in plain
+    assert not set(seen.replace("\r\n", "")) & set("\x07\x9b\r\u202e")
+    assert not set(plain.replace("\r\n", "")) & set("\x07\x9b\r\u202e\x1b")
+
+
+def test_a_terminal_obeys_no_error(tmp_path: Path) -> None:
+    """What a server says of a refusal is made visible too."""
+    (tmp_path / "lambdeno.toml").write_text('name = "orders"\n')
+    body = json.dumps({"message": f"said{EVIL}"}).encode()
+    with server(replies(404, body)) as url:
+        seen = on_a_terminal("invoke", "{}", "--endpoint-url", url, folder=tmp_path)
+    assert f"said{SHOWN}" in seen
+
+
+def test_a_pipe_gets_the_bytes(tmp_path: Path) -> None:
+    """A result in a pipe or a file is data: the function's bytes, and a line feed; so is its log."""
+    (tmp_path / "lambdeno.toml").write_text('name = "orders"\n')
+    payload = f"\x1b[32mresult{EVIL}".encode() + b"\xff\xfe"
+    with server(replies(200, payload, LOGGED)) as url:
+        command = [LAMBDENO, "invoke", "{}", "--endpoint-url", url]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=True)
+    assert done.stdout == payload + b"\n"
+    assert done.stderr == f"\x1b[31mlog{EVIL}\n".encode()
+
+
+def test_json_has_the_result_as_it_came(tmp_path: Path) -> None:
+    """Numbers of any size, any depth; one line of ASCII, whatever the function wrote."""
+    (tmp_path / "lambdeno.toml").write_text('name = "orders"\n')
+    payload = '{"a": 12345678901234567890.10, "b":\n"é\x9b", "c": ' + "[" * 900 + "9" * 5000 + "]" * 900 + "}"
+    for body in (payload.encode(), b"[" * 5000 + b"]" * 5000, b"NaN", b""):
+        with server(replies(200, body, LOGGED)) as url:
+            done = run("invoke", "{}", "--json", "--endpoint-url", url, folder=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.isascii()
+        assert len(done.stdout.splitlines()) == 1
+        assert "\x1b" not in done.stdout
+        if body == payload.encode():
+            escaped = payload.replace("\n", " ").replace("é\x9b", r"\u00e9\u009b")
+            assert f'"result": {escaped}, "log"' in done.stdout
+        else:
+            assert json.loads(done.stdout)["result"] == (body.decode() or None)

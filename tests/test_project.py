@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -589,3 +591,50 @@ def test_a_url_is_asked_for_by_its_table_alone(tmp_path: Path) -> None:
     """An empty [url] is a URL with IAM's authentication; no table is no URL."""
     assert project.load(write(tmp_path / "a", "")).url is None
     assert project.load(write(tmp_path / "b", "[url]")).url == project.Url("iam", "buffered", None)
+
+
+@pytest.mark.parametrize(
+    ("toml", "says"),
+    [
+        ("name = " + "[" * 5000 + "]" * 5000, "its lists or tables are nested too deep"),
+        ("x = " + "{a=" * 5000 + "1" + "}" * 5000, "its lists or tables are nested too deep"),
+        ("memory = " + "9" * 5000, "it has a number of more than 4300 digits"),
+        ("[tags]\na = " + "9" * 5000, "it has a number of more than 4300 digits"),
+        ("memory = " + "9" * 4000, '"memory" is out of range'),
+        ("memory = 0x" + "f" * 5000, '"memory" is out of range'),
+        ("memory = 1e9999", '"memory" is or holds a number'),
+        ("a" + ".a" * 5000 + " = 1", 'has an unknown key "a"'),
+        ("memory = 2020-13-45", "is not TOML"),
+        ("a..b = 1", "is not TOML"),
+        ('name = "\0"', "is not TOML"),
+        ('entry = "src/a\\u0000.ts"', '"entry" holds a NUL'),
+        ('[build]\ninclude = ["a", "b\\u0000"]', '"build.include" holds a NUL'),
+        ('[url.cors]\norigins = ["\\u0000"]', '"url.cors.origins" holds a NUL'),
+        ('[environment]\nAB = "\\u0000"', '"environment.AB" holds a NUL'),
+    ],
+    ids=lambda text: text[:20],
+)
+def test_toml_without_measure_is_one_sentence(tmp_path: Path, toml: str, says: str) -> None:
+    """What no key could mean is told as one sentence that names the file."""
+    (tmp_path / "lambdeno.toml").write_text(toml)
+    with pytest.raises(ProjectError) as caught:
+        project.load(tmp_path)
+    assert str(tmp_path / "lambdeno.toml") in caught.value.message
+    assert says in caught.value.message
+    assert caught.value.hint
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it has no such files")
+def test_a_project_file_that_is_no_file(tmp_path: Path) -> None:
+    """A folder, a pipe that nobody writes, a device without an end: told at once."""
+    path = tmp_path / "lambdeno.toml"
+    for kind in ("folder", "pipe", "device"):
+        if kind == "folder":
+            path.mkdir()
+        elif kind == "pipe":
+            os.mkfifo(path)
+        else:
+            path.symlink_to("/dev/zero")
+        with pytest.raises(ProjectError, match=r"Cannot read"):
+            project.load(tmp_path)
+        path.rmdir() if path.is_dir() else path.unlink()

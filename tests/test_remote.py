@@ -18,6 +18,7 @@ from lambdeno.emulator import Function, ListSink, Settings, event_stream, local_
 from tests.aws_answers import LOST, Answer, answering, refusal
 from tests.e2e.conftest import LAMBDENO
 from tests.emulator.conftest import BOOTSTRAP
+from tests.test_cli import on_a_terminal
 
 TRAILERS = {
     "Lambda-Runtime-Function-Error-Type": "Runtime.Oops",
@@ -198,6 +199,14 @@ def test_the_projects_alias_is_invoked(cloud: dict[str, str], tmp_path: Path) ->
     assert 'error: "shop:live" is not deployed' in run(cloud, tmp_path, {}).stderr
     assert 'error: "shop:7" is not deployed' in run(cloud, tmp_path, {}, "--qualifier", "7").stderr
     assert run(cloud, tmp_path, {}, "--qualifier", "$LATEST").stdout == "{}\n"
+
+
+def test_a_terminal_obeys_no_stream(cloud: dict[str, str], folder: Path) -> None:
+    """Control characters become visible as they come, also where a chunk cuts them; colours stay."""
+    chunks = ["\x1b[3", "2mgreen \x1b", "]0;title\x07", "\x1b[2", "J é", "\x9b"]
+    event = json.dumps({"do": "stream", "chunks": chunks})
+    seen = on_a_terminal("invoke", event, "--remote", "--stream", folder=folder, **cloud)
+    assert "\x1b[32mgreen " + r"\x1b]0;title\x07\x1b[2J é\x9b" + "\x1b[0m" in seen
 
 
 def test_a_throttled_invocation_is_told_and_not_repeated(cloud: dict[str, str], tmp_path: Path) -> None:

@@ -444,7 +444,7 @@ def manifest(project: Project) -> dict[str, Any]:
         found = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ArtifactError(f'Cannot read "{path}": {error}', "remove it and run lambdeno build") from None
     return {kind: row for kind, row in found.items() if _is_row(row)} if isinstance(found, dict) else {}
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from lambdeno import __version__, signals
+from lambdeno import __version__, signals, terminal
 from lambdeno.errors import FunctionError, LambdenoError, UsageError
 
 if TYPE_CHECKING:
@@ -76,11 +76,11 @@ def _told(context: click.Context) -> Iterator[None]:
     except LambdenoError as error:
         _end(context, error)
     except click.Abort:  # an answer that is no, or none
-        click.echo("Nothing was changed", err=True)
+        _echo("Nothing was changed", err=True)
         context.exit(1)
     except KeyboardInterrupt as error:
         if not isinstance(error, signals.Ended) or error.number == signal.SIGINT:
-            click.echo("", err=True)  # behind the terminal's ^C
+            _echo("", err=True)  # behind the terminal's ^C
         context.exit(130)
 
 
@@ -156,7 +156,7 @@ def bench(*, event: str, rounds: int, invocations: int, sandbox: str, folder: Pa
     with _watcher() as watcher:
         figures = verb.bench(project, payload, rounds, invocations, sandbox, watcher=watcher)
     if _as_json():
-        click.echo(json.dumps(asdict(figures), indent=2))
+        _echo(json.dumps(asdict(figures), indent=2))
         return
     from rich.console import Console
 
@@ -357,7 +357,7 @@ def logs(
         is_empty = False
         _show_log_event(event)
     if is_empty and not _as_json():
-        click.echo(f'"{project.name}" has logged nothing since {start}, or it has not arrived yet', err=True)
+        _echo(f'"{project.name}" has logged nothing since {start}, or it has not arrived yet', err=True)
 
 
 @main.command()
@@ -408,13 +408,13 @@ def destroy(
             with _watcher() as watcher, _interruptible("lambdeno destroy"):
                 verb.destroy(steps, aws, watcher)
     if _as_json():
-        click.echo(json.dumps({"steps": _rows_of(steps), "dry_run": dry_run}, indent=2))
+        _echo(json.dumps({"steps": _rows_of(steps), "dry_run": dry_run}, indent=2))
     elif not steps:
-        click.echo(f'There is nothing of "{project.name}" in {aws.region}', err=True)
+        _echo(f'There is nothing of "{project.name}" in {aws.region}', err=True)
     elif dry_run:
         _show_plan(steps)
     else:
-        click.echo(f'"{project.name}" is gone from {aws.region}', err=True)
+        _echo(f'"{project.name}" is gone from {aws.region}', err=True)
 
 
 @main.command()
@@ -450,7 +450,7 @@ def dev(*, port: int, url_port: int, form: Form, sandbox: str, inspect: str, fol
     from lambdeno.devview import Json, Terminal
 
     options = verb.Options(port, url_port, form, sandbox, inspect)
-    view = Json(click.echo) if _as_json() else Terminal(folder, inspect)
+    view = Json(_echo) if _as_json() else Terminal(folder, inspect)
     with _watcher() as watcher:
         session = verb.begin(folder, options, watcher)
     verb.serve(session, view, view)
@@ -467,14 +467,14 @@ def doctor(port: int, folder: Path) -> None:
     found = projects.load(folder) if (folder / projects.FILE).exists() else None
     findings = examine(found, port)
     if _as_json():
-        click.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
+        _echo(json.dumps([asdict(finding) for finding in findings], indent=2))
     else:
         colours = {"ok": "green", "warn": "yellow", "fail": "red"}
         for finding in findings:
             state = click.style(f"{finding.state:4}", fg=colours[finding.state])
-            click.echo(f"{state}  {finding.what:13}  {finding.found}")
+            _echo(f"{state}  {finding.what:13}  {finding.found}")
             if finding.remedy:
-                click.echo(click.style(" " * 21 + finding.remedy, dim=True))
+                _echo(click.style(" " * 21 + finding.remedy, dim=True))
     if any(finding.state == "fail" for finding in findings):
         click.get_current_context().exit(1)
 
@@ -497,6 +497,15 @@ def deno(arguments: tuple[str, ...]) -> None:
 # --- what people see ----------------------------------------------------------------------------
 
 
+def _echo(text: str = "", *, err: bool = False, nl: bool = True) -> None:
+    """Print; what a function, AWS or a file put into the text is nothing that a terminal obeys."""
+    stream = sys.stderr if err else sys.stdout
+    if stream.isatty():
+        shown = terminal.safe(text, colours=True)
+        text = shown.encode(stream.encoding, "backslashreplace").decode(stream.encoding)
+    click.echo(text, err=err, nl=nl)
+
+
 def _as_json() -> bool:
     context = click.get_current_context(silent=True)
     return bool(context and context.obj)
@@ -516,25 +525,25 @@ def _show_error(error: LambdenoError) -> None:
             "detail": error.detail,
             "exit_code": error.exit_code,
         }
-        click.echo(json.dumps(row))
+        _echo(json.dumps(row))
         return
     if error.detail:
-        click.echo(error.detail + "\n", err=True)
-    click.echo(click.style("error: ", fg="red", bold=True) + error.message, err=True)
+        _echo(error.detail + "\n", err=True)
+    _echo(click.style("error: ", fg="red", bold=True) + error.message, err=True)
     if error.hint:
-        click.echo(click.style("hint: ", fg="cyan") + error.hint, err=True)
+        _echo(click.style("hint: ", fg="cyan") + error.hint, err=True)
 
 
 def _show_project(folder: Path, settings: Settings, files: list[Path], first: str) -> None:
     if _as_json():
         row = {"folder": str(folder), "name": settings.name, "files": [str(file) for file in files]}
-        click.echo(json.dumps(row, indent=2))
+        _echo(json.dumps(row, indent=2))
         return
     for file in files:
-        click.echo(click.format_filename(file))
+        _echo(click.format_filename(file))
     steps = [] if folder == Path() else [f"cd {shlex.quote(click.format_filename(folder))}"]
     steps += ["lambdeno dev", first, "lambdeno deploy"]
-    click.echo("\n  ".join(["Next:", *steps]), err=True)
+    _echo("\n  ".join(["Next:", *steps]), err=True)
 
 
 def _show_artefacts(made: list[Artefact]) -> None:
@@ -553,17 +562,17 @@ def _show_artefacts(made: list[Artefact]) -> None:
             }
             for artefact in made
         }
-        click.echo(json.dumps(rows, indent=2))
+        _echo(json.dumps(rows, indent=2))
         return
     zips = [artefact.zip for artefact in made]
     width = max(len(str(zipped.path)) for zipped in zips)  # a path is never cut: it is there to be copied
-    click.echo(click.style(f"{'artefact':{width}}   zipped  unpacked  digest", dim=True))
+    _echo(click.style(f"{'artefact':{width}}   zipped  unpacked  digest", dim=True))
     for zipped in zips:
         path = click.style(f"{zipped.path!s:{width}}", bold=True)
         digest = click.style(zipped.digest.removeprefix("sha256:")[:12], dim=True)
-        click.echo(f"{path}  {megabytes(zipped.size):>7}  {megabytes(zipped.unpacked):>8}  {digest}")
+        _echo(f"{path}  {megabytes(zipped.size):>7}  {megabytes(zipped.unpacked):>8}  {digest}")
     for note in (note for artefact in made for note in artefact.notes):
-        click.echo(click.style("note: ", fg="yellow") + note, err=True)
+        _echo(click.style("note: ", fg="yellow") + note, err=True)
 
 
 def _show_template(made: Template, form: str, output: Path | None) -> None:
@@ -574,12 +583,12 @@ def _show_template(made: Template, form: str, output: Path | None) -> None:
             "parameters": made.parameters,
             "template": made.document,
         }
-        click.echo(json.dumps(row, indent=2))
+        _echo(json.dumps(row, indent=2))
     elif output:
         asks = f"; its parameters: {', '.join(made.parameters.values())}" if made.parameters else ""
-        click.echo(f"Wrote {output}{asks}", err=True)
+        _echo(f"Wrote {output}{asks}", err=True)
     else:
-        click.echo(str(made), nl=False)
+        _echo(str(made), nl=False)
 
 
 def _show_deployment(project: Project, part: str, region: str, done: Deployment, *, dry_run: bool) -> None:
@@ -588,18 +597,18 @@ def _show_deployment(project: Project, part: str, region: str, done: Deployment,
     if _as_json():
         facts = {"arn": arn} if arn else {"function": project.name, "url": done.url, "version": done.version}
         row = {"region": region, "dry_run": dry_run, "steps": _rows_of(done.steps), **facts}
-        click.echo(json.dumps(row, indent=2))
+        _echo(json.dumps(row, indent=2))
         return
     if not done.steps:
-        click.echo(f"Nothing to do: {region} has all of it", err=True)
+        _echo(f"Nothing to do: {region} has all of it", err=True)
     elif dry_run:
         _show_plan(done.steps)
         return
     else:
         count = "1 step" if len(done.steps) == 1 else f"{len(done.steps)} steps"
-        click.echo(f"Deployed to {region} in {count}", err=True)
+        _echo(f"Deployed to {region} in {count}", err=True)
     if arn or done.url:
-        click.echo(arn or done.url)
+        _echo(arn or done.url)
 
 
 def _show_plan(steps: Iterable[Step]) -> None:
@@ -613,10 +622,13 @@ def _show_plan(steps: Iterable[Step]) -> None:
         table.add_column(title, overflow="fold")
     colours = {"create": "green", "publish": "green", "update": "yellow", "delete": "red"}
     for step in steps:
-        first = (Text(f"{step.verb} {step.noun}", style=colours[step.verb]), Text(step.name, style="bold"))
+        first = (
+            Text(f"{step.verb} {step.noun}", style=colours[step.verb]),
+            Text(terminal.safe(step.name), style="bold"),
+        )
         rows = [(change.what, change.before, change.after) for change in step.changes] or [("", "", "")]
         for number, row in enumerate(rows):
-            table.add_row(*(first if number == 0 else ("", "")), *map(Text, row))
+            table.add_row(*(first if number == 0 else ("", "")), *(Text(terminal.safe(cell)) for cell in row))
     no_colour = bool(os.environ.get("NO_COLOR"))
     width = None if sys.stdout.isatty() else 200  # a file has no edge
     Console(no_color=no_colour, width=width, highlight=False).print(table)
@@ -647,27 +659,18 @@ def _confirm(steps: Iterable[Step], question: str, *, sure: bool) -> None:
 
 
 def _show_result(result: Result) -> None:
-    payload = result.payload.decode("utf-8", "replace")
     if _as_json():
-        try:
-            value = json.loads(payload) if payload else None
-        except ValueError:
-            value = payload
-        row = {
-            "status": result.status,
-            "function_error": result.function_error or None,
-            "result": value,
-            "log": result.log.splitlines(),
-            "milliseconds": round(result.milliseconds, 3),
-        }
-        if result.details:
-            row["details"] = result.details
-        click.echo(json.dumps(row))
+        _echo(_row_of(result))
     else:
-        for line in result.log.splitlines():
-            click.echo(click.style(line, dim=True), err=True)
-        if payload:
-            click.echo(payload)
+        for line in result.log.removesuffix("\n").split("\n") if result.log else ():
+            if sys.stderr.isatty():
+                _echo(click.style(line, dim=True), err=True)
+            else:
+                click.echo(line, err=True, color=True)  # as it is
+        if result.payload and sys.stdout.isatty():
+            _echo(result.payload.decode("utf-8", "replace"))
+        elif result.payload:
+            click.echo(result.payload)  # bytes, as they are
     if result.function_error:
         if _as_json():
             click.get_current_context().exit(FunctionError.exit_code)
@@ -678,37 +681,66 @@ def _show_result(result: Result) -> None:
         )
 
 
+def _row_of(result: Result) -> str:
+    """The result as a JSON document; what the function answered is in it as it came."""
+    from lambdeno import payload as payloads
+
+    try:
+        payloads.check(result.payload)
+        answer = payloads.on_one_line(result.payload)
+    except ValueError:
+        answer = json.dumps(result.payload.decode("utf-8", "replace") or None)
+    row = {
+        "status": json.dumps(result.status),
+        "function_error": json.dumps(result.function_error or None),
+        "result": answer,
+        "log": json.dumps(result.log.splitlines()),
+        "milliseconds": json.dumps(round(result.milliseconds, 3)),
+    }
+    if result.details:
+        row["details"] = json.dumps(result.details)
+    return "{" + ", ".join(f'"{name}": {value}' for name, value in row.items()) + "}"
+
+
 def _streamed(send: Callable[[Callable[[bytes], None]], Result]) -> Result:
     """Send an event; its answer goes to stdout as it comes, or with --json into the result."""
     chunks: list[bytes] = []
     if _as_json():
         return replace(send(chunks.append), payload=b"".join(chunks))
-    end = b"\n"
+    if not sys.stdout.isatty():
+        return send(_write)
+    shown = terminal.Stream()
+    end = "\n"
 
-    def write(chunk: bytes) -> None:
+    def write(text: str) -> None:
         nonlocal end
-        sys.stdout.buffer.write(chunk)
-        sys.stdout.buffer.flush()
-        end = chunk[-1:] or end
+        _write(text.encode(sys.stdout.encoding, "backslashreplace"))
+        end = text[-1:] or end
 
     try:
-        return send(write)
+        return send(lambda chunk: write(shown.feed(chunk)))
     finally:
-        if end != b"\n" and sys.stdout.isatty():
+        write(shown.end())
+        if end != "\n":
             click.echo()
+
+
+def _write(data: bytes) -> None:
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
 
 
 def _show_log_event(event: Event) -> None:
     from lambdeno import logs
 
     if _as_json():
-        click.echo(json.dumps(logs.row_of(event)))
+        _echo(json.dumps(logs.row_of(event)))
         return
     dim = event.level in (logs.PLATFORM, "TRACE", "DEBUG")
     colour = {"WARN": "yellow", "ERROR": "red", "FATAL": "red"}.get(event.level)
     line, encoding = logs.text_of(event), sys.stdout.encoding
-    line = line.encode(encoding, "backslashreplace").decode(encoding)
-    click.echo(click.style(line, fg=colour, dim=dim or None))
+    line = line.encode(encoding, "backslashreplace").decode(encoding)  # in a file, too
+    _echo(click.style(line, fg=colour, dim=dim or None))
 
 
 @contextmanager
@@ -720,7 +752,7 @@ def _watcher() -> Iterator[Watcher]:
         yield Watcher()
         return
     if not sys.stderr.isatty():
-        yield Watcher(step=lambda name: click.echo(name, err=True))
+        yield Watcher(step=lambda name: _echo(name, err=True))
         return
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn
@@ -730,7 +762,7 @@ def _watcher() -> Iterator[Watcher]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
         task = shown.add_task("Build", total=None)
         yield Watcher(
-            step=lambda name: shown.reset(task, description=name, total=None),
+            step=lambda name: shown.reset(task, description=terminal.safe(name), total=None),
             progress=lambda done, total: shown.update(task, completed=done, total=total),
         )
 
@@ -742,7 +774,7 @@ def _interruptible(command: str) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         with suppress(OSError):  # the terminal is gone
-            click.echo(f"\nInterrupted: {command} goes on from what is there", err=True)
+            _echo(f"\nInterrupted: {command} goes on from what is there", err=True)
         raise
 
 

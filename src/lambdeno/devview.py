@@ -15,6 +15,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from lambdeno import terminal
 from lambdeno.emulator import LocalLambda
 from lambdeno.errors import LambdenoError
 from lambdeno.project import Project
@@ -75,7 +76,12 @@ class Terminal:
         record = RECORD.fullmatch(line)
         level, text = (record[1], f"{record[1]:5} {record[2]}") if record else ("", line)
         style = "dim" if PLATFORM.match(line) else STYLES.get(level, "")
-        shown.append(re.sub(r"\r\n|\r|\n", indent, text.rstrip("\r\n")), style)
+        text = re.sub(r"\r\n|\r|\n", indent, text.rstrip("\r\n"))
+        if not self._console.is_terminal:
+            self._console.file.write(f"{shown.plain}{text}\n")  # as it is
+            self._console.file.flush()
+            return
+        shown.append_text(Text.from_ansi(terminal.safe(text, colours=True), style=style))
         self._console.print(shown, soft_wrap=True, highlight=False)
 
     def _error(self, error: LambdenoError, meanwhile: str, style: str) -> None:
@@ -84,6 +90,7 @@ class Terminal:
         self._say(f"{detail}{error.message}: {meanwhile}{hint}", style)
 
     def _say(self, text: str, style: str = "") -> None:
+        text = terminal.safe(text.replace("\r\n", "\n"), colours=True)
         self._console.print(Text.from_ansi(text, style=style), soft_wrap=True, highlight=False)
 
 

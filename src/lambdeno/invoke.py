@@ -9,15 +9,14 @@ from __future__ import annotations
 import base64
 import binascii
 import http.client
-import json
 import time
 import urllib.parse
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from lambdeno import payload as payloads
 from lambdeno.errors import EmulatorError, UsageError
 from lambdeno.project import Project
 
@@ -54,11 +53,15 @@ def read_event(source: str, stdin: Iterator[bytes] | None = None) -> bytes:
         event, what = words, "The event"
     else:
         event, what = _read(source), f'"{source}"'
-    if not _is_json(event):
+    try:
+        payloads.check(event)
+    except payloads.TooDeep as error:
+        raise UsageError(f"{what} is not an event that Lambda takes: {error}", "flatten it") from None
+    except ValueError as error:
         raise UsageError(
             f"{what} is not JSON",
-            "check its quotes and brackets; it has to be UTF-8 without a byte order mark",
-        )
+            f"check its quotes and brackets ({error}); it has to be UTF-8 without a byte order mark",
+        ) from None
     return event
 
 
@@ -77,18 +80,10 @@ def _read(source: str) -> bytes:
 
 def _is_json(text: bytes) -> bool:
     try:
-        _parse(text)
+        payloads.check(text)
     except ValueError:
         return False
     return True
-
-
-def _parse(text: bytes) -> Any:
-    """JSON as Lambda takes it: UTF-8 without a byte order mark, no NaN. Raises ValueError."""
-    try:
-        return json.loads(text.decode("utf-8"), parse_constant=int)  # int("NaN") is a ValueError
-    except RecursionError:
-        raise ValueError("nested too deep") from None
 
 
 def running(endpoint: str, name: str) -> bool:
@@ -96,7 +91,7 @@ def running(endpoint: str, name: str) -> bool:
     try:
         with _connection(endpoint, timeout=2) as connection:
             connection.request("GET", f"/2015-03-31/functions/{name}/configuration")
-            found = _parse(connection.getresponse().read(DESCRIPTION))
+            found = payloads.parse(connection.getresponse().read(DESCRIPTION))
     except (OSError, http.client.HTTPException, ValueError):
         return False
     return isinstance(found, dict) and found.get("FunctionName") == name
@@ -130,7 +125,7 @@ def invoke(endpoint: str, project: Project, event: bytes, kind: str = "RequestRe
 
 def _said(payload: bytes) -> str:
     try:
-        body = _parse(payload)
+        body = payloads.parse(payload)
         return str(body.get("Message") or body.get("message") or body)
     except (ValueError, AttributeError):
         return payload.decode("utf-8", "replace")

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from lambdeno import terminal
 from lambdeno.aws import Aws, Refused
 from lambdeno.deployment.desired import log_group_name
 from lambdeno.errors import AwsError, UsageError
@@ -38,9 +39,6 @@ TEXT_PLATFORM = re.compile(
 TEXT_FAILURE = re.compile(
     r"(?P<time>\S+Z) (?P<id>\S+) Task timed out after |RequestId: (?P<died>\S+) (?:Error: |Process exited )"
 )
-# What would break the line or command the terminal: control characters, Unicode's line ends, the marks that
-# turn the direction of writing; and halves of characters, which cannot be written.
-UNSAFE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 SAID_IN_MESSAGE = frozenset({"errorType", "errorMessage", "stackTrace"})
 
 
@@ -178,8 +176,7 @@ def _words(value: Any) -> str:
 
 def safe(text: str) -> str:
     """The text on one line, and without a character that a terminal would obey."""
-    text = re.sub(r"\r\n|\r|\n", " ⏎ ", text)
-    return UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return terminal.safe(re.sub(r"\r\n|\r|\n", " ⏎ ", text))
 
 
 def row_of(event: Event) -> dict[str, Any]:

@@ -9,10 +9,11 @@ import difflib
 import json
 import os
 import re
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 
@@ -234,6 +235,8 @@ def load(folder: Path) -> Project:
     """Read ``lambdeno.toml`` of a project folder. Raises ProjectError."""
     path = folder / FILE
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe has no end, /dev/zero has none
+            raise ProjectError(f'Cannot read "{path}": it is not a file', "put a file in its place")
         values = tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         raise ProjectError(
@@ -246,6 +249,17 @@ def load(folder: Path) -> Project:
         raise ProjectError(f'Cannot read "{path}": {error.strerror}', "check the file") from None
     except tomllib.TOMLDecodeError as error:
         raise ProjectError(f'"{path}" is not TOML: {error}', "mend that line") from None
+    except RecursionError:
+        raise ProjectError(
+            f'Cannot read "{path}": its lists or tables are nested too deep',
+            "no key needs more than a list in a table in a table",
+        ) from None
+    except ValueError:  # a TOMLDecodeError otherwise
+        raise ProjectError(
+            f'Cannot read "{path}": it has a number of more than {sys.get_int_max_str_digits()} digits',
+            "write a smaller one",
+        ) from None
+    _refuse_nul(path, values)
     _refuse_unknown(path, values, Project, "")
     _check_texts(path, "environment", values.get("environment"))
     _check_texts(path, "tags", values.get("tags"))
@@ -324,6 +338,19 @@ def name_of(folder: Path) -> str:
     except OSError:  # the current folder was removed
         name = folder.name
     return re.sub(r"[^A-Za-z0-9_-]+", "-", name)[:64] or "function"
+
+
+def _refuse_nul(path: Path, values: dict[str, Any]) -> None:
+    """No path, name or variable can have a NUL, which TOML has an escape for."""
+    rest: list[tuple[str, object]] = [("", values)]
+    while rest:
+        where, value = rest.pop()
+        if isinstance(value, str) and "\0" in value:
+            raise ProjectError(f'"{path}": "{where}" holds a NUL', "take it out")
+        if isinstance(value, dict):
+            rest += [(f"{where}.{key}".removeprefix("."), value[key]) for key in value]
+        elif isinstance(value, list):
+            rest += [(where, item) for item in value]
 
 
 def _refuse_unknown(path: Path, values: object, kind: type[msgspec.Struct], where: str) -> None:
@@ -431,7 +458,7 @@ def _check_checksums(path: Path, sha256: dict[str, str]) -> None:
 
 
 def _check_environment(path: Path, project: Project) -> None:
-    for key, value in project.environment.items():
+    for key in project.environment:
         if key in limits.RESERVED | limits.CREDENTIALS:
             raise ProjectError(f'"{path}": environment.{key} is reserved by Lambda', "choose another name")
         if key == "LAMBDENO_INSPECT":
@@ -447,8 +474,6 @@ def _check_environment(path: Path, project: Project) -> None:
                 f'"{path}": environment.{key} is not a name that Lambda takes',
                 "use at least two letters, digits and _, a letter first",
             )
-        if "\0" in value:
-            raise ProjectError(f'"{path}": environment.{key} holds a NUL', "take it out")
     # as Lambda measures it
     size = len(json.dumps(project.variables, separators=(",", ":"), ensure_ascii=False).encode())
     if size > limits.ENVIRONMENT:

@@ -45,6 +45,17 @@ def test_event_is_accepted_and_handled(start: Start) -> None:
     assert "handled" in running.lines
 
 
+def test_dead_letters_have_any_json(start: Start, tmp_path: Path) -> None:
+    """An event of 900 levels, with a number of 5,000 digits and line breaks, is one line as it was sent."""
+    letters = tmp_path / "letters"
+    event = '{"do":\n"error", "a": ' + "[" * 900 + "9" * 5000 + "]" * 900 + ', "b": "é\\n"}'
+    with start(settings=FAST, dead_letter=str(letters)) as running:
+        running.client.invoke(FunctionName="f", InvocationType="Event", Payload=event.encode())
+        wait_for(running, "has failed: RetriesExhausted")
+    [line] = letters.read_text().splitlines()
+    assert event.replace("\n", " ").replace("é", "\\u00e9") in line
+
+
 def test_failed_event_is_tried_twice_more(start: Start, tmp_path: Path) -> None:
     """A function error is tried three times under one request id, then laid down with all it was."""
     letters = tmp_path / "letters"

@@ -7,6 +7,7 @@ import http.client
 import json
 import socket
 import time
+import uuid
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -81,13 +82,44 @@ def test_a_function_that_fails(start: Start, form: Form) -> None:
         assert any("statusCode is 'x'" in line for line in running.lines)
 
 
+@pytest.mark.parametrize(
+    "result",
+    [
+        '{"statusCode": 200, "headers": {"x-a": "a\\u000bb"}, "multiValueHeaders": {"x-a": ["a\\u000bb"]}}',
+        '{"statusCode": 200, "headers": {"x-a": "\\u001b"}, "multiValueHeaders": {"x-a": ["\\u001b"]}}',
+        '{"statusCode": "' + "2" * 5000 + '"}',
+        '{"statusCode": ' + "2" * 5000 + "}",
+        '{"statusCode": 200, "headers": ' + "[" * 1500 + "]" * 1500 + "}",
+        "NaN",
+    ],
+    ids=["vertical tab", "escape", "long status", "long number", "deep", "NaN"],
+)
+@ALL
+def test_a_result_that_no_service_could_send(
+    start: Start, form: Form, result: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The client is told, the log says why, and the URL serves on."""
+    with start(url=FunctionUrl(form=form)) as running:
+        response, _ = ask(running, x_do=order("give", text=result))
+        assert response.status == (500 if form == "http-api" else 502)
+        assert any("the client gets" in line for line in running.lines)
+    assert caplog.records == []
+
+
+def test_each_request_has_an_id(start: Start) -> None:
+    """A UUID, another one each time."""
+    with start(url=FunctionUrl()) as running:
+        ids = [json.loads(ask(running)[1])["requestContext"]["requestId"] for _ in range(2)]
+    assert len({str(uuid.UUID(identifier)) for identifier in ids} & set(ids)) == 2
+
+
 @ALL
 def test_no_environment_is_free(start: Start, form: Form) -> None:
     """Beyond the concurrency a client is refused as its service refuses it."""
     with start(url=FunctionUrl(form=form), concurrency=1) as running:
         waiting = socket.create_connection(("127.0.0.1", port_of(running)))
         slow = order("sleep", seconds=1)
-        waiting.sendall(f"GET / HTTP/1.1\r\nHost: h\r\nX-Do: {slow}\r\n\r\n".encode())
+        waiting.sendall(f"GET / HTTP/1.1\r\nHost: localhost\r\nX-Do: {slow}\r\n\r\n".encode())
         wait_until(lambda: any(line.startswith("START") for line in running.lines))
         response, _ = ask(running)
         assert response.status == {"url": 429, "http-api": 503, "rest": 500}.get(form, 502)
@@ -129,7 +161,7 @@ def test_headers_beyond_ascii(start: Start) -> None:
     """They are bytes on the wire: the function has them as text."""
     with start(url=FunctionUrl()) as running:
         client = socket.create_connection(("127.0.0.1", port_of(running)))
-        client.sendall("GET / HTTP/1.1\r\nHost: h\r\nX-A: é€\r\nConnection: close\r\n\r\n".encode())
+        client.sendall("GET / HTTP/1.1\r\nHost: localhost\r\nX-A: é€\r\nConnection: close\r\n\r\n".encode())
         with client, client.makefile("rb") as stream:
             body = stream.read().partition(b"\r\n\r\n")[2]
         assert json.loads(body)["headers"]["x-a"] == "é€"
@@ -207,7 +239,7 @@ def test_errors_of_streams(start: Start) -> None:
         for chunks in (["some"], ["some", "die"]):
             request = order("stream", chunks=chunks, trailers=late, pause=0.1)
             with socket.create_connection(("127.0.0.1", port_of(running))) as client:
-                client.sendall(f"GET / HTTP/1.1\r\nHost: h\r\nX-Do: {request}\r\n\r\n".encode())
+                client.sendall(f"GET / HTTP/1.1\r\nHost: localhost\r\nX-Do: {request}\r\n\r\n".encode())
                 content = b""
                 with contextlib.suppress(ConnectionResetError):
                     while data := client.recv(65536):
@@ -221,7 +253,7 @@ def test_a_client_that_is_gone(start: Start) -> None:
     with start(url=FunctionUrl(is_streaming=True), concurrency=1, timeout=30) as running:
         client = socket.create_connection(("127.0.0.1", port_of(running)))
         asked = order("stream", chunks=["tick"], times=1000, pause=0.02)
-        client.sendall(f"GET / HTTP/1.1\r\nHost: h\r\nX-Do: {asked}\r\n\r\n".encode())
+        client.sendall(f"GET / HTTP/1.1\r\nHost: localhost\r\nX-Do: {asked}\r\n\r\n".encode())
         assert b"200" in client.recv(100)
         client.close()
         wait_until(lambda: "nobody reads" in running.lines)

@@ -104,6 +104,57 @@ def test_payload_that_is_not_json(start: Start) -> None:
     assert running.lines == []
 
 
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"NaN",
+        b"[Infinity]",
+        b"\xef\xbb\xbf{}",
+        '{"a": 1}'.encode("utf-16"),
+        b'"\xff"',
+        b"[" * 1001 + b"]" * 1001,
+    ],
+    ids=["NaN", "Infinity", "byte order mark", "UTF-16", "Latin-1", "1001 levels"],
+)
+def test_payload_that_lambda_would_refuse(start: Start, payload: bytes) -> None:
+    """JSON is UTF-8 without a byte order mark, has no NaN and at most 1000 levels."""
+    with start() as running:
+        client = running.client
+        for kind in ("RequestResponse", "Event", "DryRun"):
+            with pytest.raises(client.exceptions.InvalidRequestContentException):
+                client.invoke(FunctionName="f", InvocationType=kind, Payload=payload)
+    assert running.lines == []
+
+
+def test_payload_of_any_depth_and_size_of_numbers(start: Start) -> None:
+    """1000 levels and a number of 5,000 digits are JSON that Lambda takes."""
+    with start() as running:
+        for payload in (b"[" * 1000 + b"]" * 1000, b"9" * 5000, b'"\\ud800"'):
+            answer = running.client.invoke(FunctionName="f", InvocationType="DryRun", Payload=payload)
+            assert answer["StatusCode"] == 204
+
+
+@pytest.mark.parametrize("context", ["[" * 5000 + "]" * 5000, "NaN", "{", "\ufeff{}"])
+def test_client_context_that_is_not_json(start: Start, context: str) -> None:
+    """A client context that no runtime could read is refused."""
+    with start() as running:
+        client = running.client
+        encoded = base64.b64encode(context.encode()).decode()
+        with pytest.raises(client.exceptions.InvalidRequestContentException):
+            client.invoke(FunctionName="f", ClientContext=encoded)
+
+
+def test_client_context_is_one_line(start: Start) -> None:
+    """Line breaks between its words, and a number of 5,000 digits, reach the runtime in one header."""
+    context = '{\n\t"custom": {"a": "\\n😀"},\r\n"b": ' + "9" * 5000 + "}"
+    with start() as running:
+        encoded = base64.b64encode(context.encode()).decode()
+        answer = running.client.invoke(FunctionName="f", Payload=b'{"do": "headers"}', ClientContext=encoded)
+        seen = json.loads(answer["Payload"].read())["lambda-runtime-client-context"]
+    words = context.replace("\n\t", "  ").replace("\r\n", "  ").replace("😀", "\\ud83d\\ude00")
+    assert seen == words
+
+
 def test_empty_payload_is_an_empty_object(start: Start) -> None:
     """Without a payload the event is {}."""
     with start() as running:

@@ -28,6 +28,7 @@ const ANSWERS = {
   "/problem": () => new Response("{}", { headers: { "content-type": "application/problem+json" } }),
   "/image": () => new Response(bytes(256), { headers: { "content-type": "image/png" } }),
   "/large": () => new Response(bytes(4_000_000), { headers: { "content-type": "image/png" } }),
+  "/forty": () => new Response("", { headers: Array.from({ length: 40 }, (_, at) => ["set-cookie", `c${at}=1`]) }),
   "/cookies": () => new Response("c", { headers: [["set-cookie", "a=1; Path=/"], ["set-cookie", "b=2, 3"], ["x-a", "1"], ["x-a", "2"]] }),
   "/none": () => new Response(null, { status: 204 }),
   "/redirect": () => Response.redirect("https://example.com/", 302),
@@ -308,8 +309,18 @@ def test_headers_of_responses(application: Environment) -> None:
     assert result["multiValueHeaders"]["set-cookie"] == cookies
     result = application.result(alb("/cookies"))
     assert "multiValueHeaders" not in result
-    sent = [value for name, value in result["headers"].items() if name.lower() == "set-cookie"]
-    assert sent == cookies
+    assert cookies_of(result) == cookies
+
+
+def cookies_of(result: Any) -> list[str]:
+    """Those of a map that has one value for a name."""
+    return [value for name, value in result["headers"].items() if name.lower() == "set-cookie"]
+
+
+def test_a_load_balancer_gets_every_cookie(application: Environment) -> None:
+    """However many there are, no one takes another's place in the map."""
+    result = application.result(alb("/forty"))
+    assert cookies_of(result) == [f"c{number}=1" for number in range(40)]
 
 
 @FORMS

@@ -134,5 +134,5 @@ def _read(path: Path) -> Any:
         raise ProjectError(
             f'Cannot read "{path}": {error.strerror}', "role.policy names a file in the project"
         ) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ProjectError(f'"{path}" is not JSON: {error}', "mend it") from None

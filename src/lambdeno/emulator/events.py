@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import http.client
-import json
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -16,6 +15,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import msgspec
+
+from lambdeno import payload as payloads
 from lambdeno.emulator.function import Function
 from lambdeno.emulator.invocation import Invocation, Outcome
 from lambdeno.emulator.logs import LogSink, timestamp
@@ -129,7 +131,7 @@ def failure_record(
             "condition": condition,
             "approximateInvokeCount": event.attempts,
         },
-        "requestPayload": json.loads(event.payload),
+        "requestPayload": raw(event.payload),
     }
     if outcome:
         record["responseContext"] = {
@@ -144,9 +146,15 @@ def failure_record(
 def json_or_text(payload: bytes) -> Any:
     """A payload as JSON where it is JSON."""
     try:
-        return json.loads(payload)
+        payloads.check(payload)
     except ValueError:
         return payload.decode("utf-8", "replace")
+    return raw(payload)
+
+
+def raw(payload: bytes) -> msgspec.Raw:
+    """A payload for a line of JSON, as it is: whatever its depth, and the size of its numbers."""
+    return msgspec.Raw(payloads.on_one_line(payload).encode())
 
 
 def check_dead_letter(function: Function) -> None:
@@ -163,10 +171,10 @@ def check_dead_letter(function: Function) -> None:
 
 def deliver_letter(target: str, record: dict[str, Any]) -> None:
     """Append to the file or post to the endpoint. Raises OSError."""
-    body = json.dumps(record)
+    body = msgspec.json.encode(record)
     if "://" not in target:
-        with Path(target).open("a", encoding="utf-8") as file:
-            file.write(body + "\n")
+        with Path(target).open("ab") as file:
+            file.write(body + b"\n")
         return
     parts = urlsplit(target)
     connection = http.client.HTTPConnection(parts.netloc, timeout=10)

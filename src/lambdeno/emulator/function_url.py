@@ -9,10 +9,12 @@ https://docs.aws.amazon.com/lambda/latest/dg/urls-configuration.html
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from lambdeno import payload as payloads
 from lambdeno.emulator.function import Cors, FunctionUrl
 from lambdeno.emulator.http import BodyTooLarge, Exchange, Header
 from lambdeno.emulator.http_events import (
@@ -21,10 +23,12 @@ from lambdeno.emulator.http_events import (
     Form,
     Malformed,
     Request,
+    answer_from,
     answer_of,
     event_of,
     failure,
     headers_of,
+    message,
     throttled,
 )
 from lambdeno.emulator.invocation import Context, new_trace_id
@@ -46,8 +50,9 @@ ALLOW = "access-control-allow-"
 class UrlApi:
     """What listens for one function, whatever is deployed under its name meanwhile."""
 
-    def __init__(self, local: LocalLambda, name: str, url: FunctionUrl) -> None:
+    def __init__(self, local: LocalLambda, host: str, name: str, url: FunctionUrl) -> None:
         self._local = local
+        self._host = host
         self._name = name
         self.url = url
         self.port = 0  # once it listens
@@ -55,6 +60,10 @@ class UrlApi:
     async def handle(self, exchange: Exchange) -> None:
         """Serve one request."""
         url = self.url
+        if not exchange.is_for(self._host):
+            host = exchange.header(b"host")
+            await respond(exchange, message(403, f'Not for "{host}": name localhost, or 127.0.0.1, as Host'))
+            return
         cors = cors_headers(url.cors, exchange) if url.cors and url.form == "url" else []
         if cors and is_preflight(exchange):
             await respond(exchange, Answer(200, tuple(cors)))
@@ -88,7 +97,7 @@ class UrlApi:
             body=await exchange.read(settings.payload_limit),
             address=exchange.peer,
             port=self.port,
-            request_id=new_trace_id()[5:41],
+            request_id=str(uuid.uuid4()),
             trace_id=exchange.header(b"x-amzn-trace-id") or new_trace_id(),
             region=settings.region,
             account=settings.account,
@@ -158,21 +167,19 @@ class UrlApi:
 def prelude_of(form: Form, text: bytes) -> Answer:
     """Status and headers before a streamed body. Raises Malformed."""
     try:
-        prelude: Any = json.loads(text)
+        prelude: Any = payloads.parse(text)
     except ValueError:
         raise Malformed("the prelude is not JSON") from None
     if not isinstance(prelude, dict):
         raise Malformed("the prelude is no object")
-    answer = answer_of(form, json.dumps({"statusCode": 200, **prelude, "body": ""}).encode())
-    return replace(answer, body=b"")
+    return replace(answer_from(form, {"statusCode": 200, **prelude, "body": ""}), body=b"")
 
 
 async def respond(exchange: Exchange, answer: Answer, more: Iterable[tuple[str, str]] = ()) -> None:
     """Send a whole answer."""
-    body = b"" if exchange.method == "HEAD" else answer.body
     have = {name for name, _ in more}
     headers = [(name, value) for name, value in answer.headers if name not in have]
-    await exchange.respond(answer.status, body, encoded([*headers, *more]))
+    await exchange.respond(answer.status, answer.body, encoded([*headers, *more]))
 
 
 def with_id(answer: Answer, request_id: str) -> Answer:

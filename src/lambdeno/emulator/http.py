@@ -9,7 +9,11 @@ Runtime API learns of a failure in the middle of a stream.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
+import ipaddress
 import logging
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -22,9 +26,14 @@ __all__ = ["BodyTooLarge", "Bounds", "Exchange", "Handler", "Header", "Server", 
 HEAD_LIMIT = 1024 * 1024  # bytes: request line and headers; Lambda's own limit
 RECEIVE = 256 * 1024  # bytes: what asyncio reads from a socket at once
 DRAIN_LIMIT = 64 * 1024 * 1024  # bytes of a refused body that are read, so that the client can listen
+UNREAD = frozenset({h11.SEND_BODY, h11.ERROR})  # states of a client that may still send
 WITHOUT_LENGTH = frozenset({204, 304})  # RFC 9110 §8.6
 LOOK = 0.1  # seconds between looks whether a client is still there
 JOIN_LIMIT = 64 * 1024  # bytes: a body up to it goes out in one write with its head
+LINGER = 1.0  # seconds in which a refused client may still send
+ABSOLUTE = re.compile(rb"(?i:https?)://([^/?@]+)(/[^?]*)?(?:\?(.*))?")  # a target with its authority
+HOST = re.compile(r"(\[[^\]]*\]|[^:\[\]]*)(?::[0-9]*)?")
+LONGEST_HOST = 260  # bytes: a name has 253, a port 5
 
 T = TypeVar("T")
 Header = tuple[bytes, bytes]
@@ -85,6 +94,8 @@ class Exchange:
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         request: h11.Request,
+        headers: dict[bytes, bytes],
+        *,
         silence: float | None,
     ) -> None:
         self._h11 = connection
@@ -92,11 +103,17 @@ class Exchange:
         self._reader = reader
         self._writer = writer
         self.method = request.method.decode("ascii")
+        self.headers = headers
+        self.raw_headers: list[Header] = request.headers.raw_items()  # in order, as they were written
         path, _, query = request.target.partition(b"?")
+        if path[:1] in b"hH" and (found := ABSOLUTE.fullmatch(request.target)):
+            # The host of a URL stands in place of Host (RFC 9112 §3.2.2).
+            path, query = found[2] or b"/", found[3] or b""
+            headers[b"host"] = found[1]
+            others = [pair for pair in self.raw_headers if pair[0].lower() != b"host"]
+            self.raw_headers = [(b"Host", found[1]), *others]
         self.path = path.decode("ascii", "replace")
         self.query = query.decode("ascii", "replace")
-        self.headers: dict[bytes, bytes] = dict(request.headers)
-        self.raw_headers: list[Header] = request.headers.raw_items()  # in order, as they were written
         self.trailers: dict[bytes, bytes] = {}
         self._has_body = b"content-length" in self.headers or b"transfer-encoding" in self.headers
         if not self._has_body:
@@ -105,6 +122,15 @@ class Exchange:
     def header(self, name: bytes) -> str:
         """A request header as text; empty where there is none."""
         return self.headers.get(name, b"").decode("utf-8", "replace")
+
+    def is_for(self, listening: str) -> bool:
+        """True if the request names this machine: ``listening``, or a name or address of its loopback.
+
+        A web page's name can be bound to this machine's address, and the browser then lets the page
+        read what it asks here (DNS rebinding); but the request names the page's host.
+        """
+        host = self.headers.get(b"host", b"")
+        return len(host) <= LONGEST_HOST and is_local(host, listening)
 
     @property
     def is_gone(self) -> bool:
@@ -177,6 +203,8 @@ class Exchange:
         if self._h11.their_state is not h11.DONE and self._h11.their_state is not h11.MUST_CLOSE:
             # The body was not read: reading its rest as a request would be wrong.
             head.append((b"connection", b"close"))
+        if self.method == "HEAD" or status in WITHOUT_LENGTH:
+            body = b""  # only the length of one
         connection = self._h11
         out = connection.send(h11.Response(status_code=status, headers=head, reason=REASONS.get(status, b"")))
         sent = connection.send(h11.Data(data=body)) if body else b""
@@ -269,6 +297,19 @@ class Server:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_LIMIT)
         try:
+            await self._serve_all(connection, reader, writer)
+            if connection.their_state in UNREAD:
+                await linger(reader, writer)
+        except ConnectionError:
+            pass
+        finally:
+            writer.close()
+
+    async def _serve_all(
+        self, connection: h11.Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        """Serve one request after the other; what is none gets an answer too. Raises ConnectionError."""
+        try:
             wait = self._bounds.silence  # the first request is to come at once
             while await self._serve_one(connection, reader, writer, wait):
                 connection.start_next_cycle()
@@ -277,12 +318,13 @@ class Server:
             refuse(connection, writer, error.error_status_hint, str(error))
         except TooSlow as error:
             refuse(connection, writer, 408, str(error))
-        except (ConnectionError, Truncated):
-            pass
+        except Truncated as error:
+            refuse(connection, writer, 400, str(error))
+        except ConnectionError:
+            raise
         except Exception:
             log.exception("A request could not be served")
-        finally:
-            writer.close()
+            refuse(connection, writer, 500, "the request could not be served")
 
     async def _serve_one(
         self,
@@ -295,8 +337,13 @@ class Server:
         event = await self._next_head(connection, reader, wait)
         if not isinstance(event, h11.Request):
             return False
-        exchange = Exchange(connection, reader, writer, event, self._bounds.silence)
-        await self._handler(exchange)
+        headers = dict(event.headers)
+        check(event, headers)
+        exchange = Exchange(connection, reader, writer, event, headers, silence=self._bounds.silence)
+        if exchange.path == "*":  # OPTIONS for the server as a whole
+            await exchange.respond(200)
+        else:
+            await self._handler(exchange)
         if connection.our_state is not h11.DONE:
             return False
         while connection.their_state is h11.SEND_BODY:
@@ -335,6 +382,53 @@ async def next_event(
             raise TooSlow(f"nothing came for {silence} s") from None
 
 
+def check(request: h11.Request, headers: dict[bytes, bytes]) -> None:
+    """Refuse what h11 lets pass and RFC 9112 does not. Raises h11.RemoteProtocolError."""
+    if request.http_version != b"1.1" and not request.http_version.startswith(b"1."):
+        raise h11.RemoteProtocolError("only HTTP/1.1 and HTTP/1.0 are served", error_status_hint=505)
+    if b"transfer-encoding" in headers:  # a request within a request hides behind these (§6.1)
+        if b"content-length" in headers:
+            raise h11.RemoteProtocolError("Content-Length beside Transfer-Encoding")
+        if request.http_version < b"1.1":
+            raise h11.RemoteProtocolError("HTTP/1.0 has no Transfer-Encoding")
+    target = request.target
+    if request.method == b"CONNECT":
+        raise h11.RemoteProtocolError("this is no proxy: CONNECT is not served", error_status_hint=501)
+    is_path = target[:1] == b"/" or (target == b"*" and request.method == b"OPTIONS")
+    if not is_path and not ABSOLUTE.fullmatch(target):
+        raise h11.RemoteProtocolError(f"the target {target[:100]!r} is neither a path nor a URL of HTTP")
+
+
+@functools.lru_cache(maxsize=64)
+def is_local(host: bytes, listening: str) -> bool:
+    """True if a Host header names ``listening``, or a name or address of the loopback, with any port."""
+    found = HOST.fullmatch(host.decode("latin-1").strip().lower())
+    if not found:
+        return False
+    name = found[1]
+    if name in {listening.lower(), f"[{listening.lower()}]"}:
+        return True
+    name = name[1:-1] if name[:1] == "[" else name.removesuffix(".")
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        return name == "localhost" or name.endswith(".localhost")  # RFC 6761 §6.3
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+
+
+async def linger(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Let a client that still sends read its answer: to close now would reset the connection.
+
+    RFC 9112 §9.6. Raises ConnectionError.
+    """
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LINGER):
+            await writer.drain()
+            writer.write_eof()
+            while await reader.read(RECEIVE):
+                pass
+
+
 def refuse(connection: h11.Connection, writer: asyncio.StreamWriter, status: int, text: str) -> None:
     """Say why a request is not served, where an answer is still possible."""
     if connection.our_state not in {h11.IDLE, h11.SEND_RESPONSE} or writer.is_closing():
@@ -343,4 +437,5 @@ def refuse(connection: h11.Connection, writer: asyncio.StreamWriter, status: int
     head = [(b"content-length", b"%d" % len(body)), (b"connection", b"close")]
     reason = REASONS.get(status, b"")
     writer.write(connection.send(h11.Response(status_code=status, headers=head, reason=reason)) or b"")
-    writer.write(connection.send(h11.Data(data=body)) or b"")
+    with contextlib.suppress(h11.LocalProtocolError):  # HEAD, whose response has no body
+        writer.write(connection.send(h11.Data(data=body)) or b"")

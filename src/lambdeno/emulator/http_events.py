@@ -21,6 +21,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import unquote_plus
 
+from lambdeno import payload as payloads
+
 __all__ = [
     "BODILESS",
     "FORMS",
@@ -28,10 +30,12 @@ __all__ = [
     "Form",
     "Malformed",
     "Request",
+    "answer_from",
     "answer_of",
     "event_of",
     "failure",
     "headers_of",
+    "message",
     "throttled",
 ]
 
@@ -42,7 +46,8 @@ TEXT = re.compile(
     r"text/.*|application/([\w.-]+\+)?(json|xml)|application/(javascript|x-www-form-urlencoded)"
 )
 NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # of a header (RFC 9110 §5.6.2)
-UNFIT = re.compile(r"[\r\n\0]")  # for a header's value
+UNFIT = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # for a header's value (RFC 9110 §5.5)
+STATUS = re.compile(r"[2-5][0-9]{2}")
 HOP_BY_HOP = frozenset(
     {"connection", "content-length", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
 )
@@ -254,9 +259,17 @@ def text_of(request: Request) -> tuple[str, bool]:
 def answer_of(form: Form, payload: bytes) -> Answer:
     """What a client gets for a function's result. Raises Malformed where the service would answer 502."""
     try:
-        result = json.loads(payload)
+        result = payloads.parse(payload)
     except ValueError:
         raise Malformed("the result is not JSON") from None
+    try:
+        return answer_from(form, result)
+    except RecursionError:  # of json.dumps, a few levels before Lambda's limit
+        raise Malformed("the result has too many levels of nesting") from None
+
+
+def answer_from(form: Form, result: object) -> Answer:
+    """What a client gets for a function's result, as a value. Raises Malformed, RecursionError."""
     if form in {"url", "http-api"}:
         return answer_2(result)
     if not isinstance(result, dict) or "statusCode" not in result:
@@ -339,7 +352,7 @@ def headers_of(pairs: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
 def status_of(result: Mapping[str, Any]) -> int:
     """The status, which may be text."""
     status = result.get("statusCode")
-    if isinstance(status, str) and status.isascii() and status.isdigit():
+    if isinstance(status, str) and STATUS.fullmatch(status):
         status = int(status)
     if not isinstance(status, int) or isinstance(status, bool) or not 200 <= status <= 599:
         raise Malformed(f"statusCode is {status!r}")

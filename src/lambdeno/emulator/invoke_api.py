@@ -14,6 +14,7 @@ import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote
 
+from lambdeno import payload as payloads
 from lambdeno.emulator import event_stream
 from lambdeno.emulator.function import Function
 from lambdeno.emulator.http import BodyTooLarge, Exchange, Header
@@ -36,7 +37,6 @@ STREAM = re.compile(r"/2021-11-15/functions/([^/]+)/response-streaming-invocatio
 DESCRIBE = re.compile(FUNCTIONS + r"/([^/]+?)(/configuration)?/?")
 # arn:partition:lambda:region:account:function:name[:qualifier], or account:function:name, or name
 NAMED = re.compile(r"(?:(?:arn:[^:]+:lambda:[^:]+:)?(?:\d{12}:)?function:)?([^:]+)(?::([^:]+))?")
-LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
 JSON: list[Header] = [(b"content-type", b"application/json")]
 
 
@@ -45,11 +45,11 @@ class InvokeApi:
 
     def __init__(self, local: LocalLambda, host: str) -> None:
         self._local = local
-        self._hosts = LOOPBACK | {host.lower()}
+        self._host = host
 
     async def handle(self, exchange: Exchange) -> None:
         """Serve one request."""
-        if not self._is_local(exchange):
+        if not exchange.is_for(self._host) or is_from_page(exchange):
             await respond_error(exchange, 403, "AccessDeniedException", "Not for web pages")
             return
         try:
@@ -57,22 +57,15 @@ class InvokeApi:
         except Refusal as error:
             await respond_error(exchange, error.status, error.code, error.message, error.reason)
 
-    def _is_local(self, exchange: Exchange) -> bool:
-        """Whether this is no web page's doing: no Origin, and no name bound anew to this address."""
-        if b"origin" in exchange.headers:
-            return False
-        if exchange.headers.get(b"sec-fetch-site", b"none") not in {b"none", b"same-origin"}:
-            return False
-        host = exchange.header(b"host").lower()
-        return re.sub(r":\d+$", "", host) in self._hosts
-
     async def _route(self, exchange: Exchange) -> None:
         path, method = exchange.path, exchange.method
         if method == "POST" and (match := INVOKE.fullmatch(path)):
             await self._invoke(exchange, match[1])
         elif method == "POST" and (match := STREAM.fullmatch(path)):
             await self._stream(exchange, match[1])
-        elif method != "GET":
+        elif INVOKE.fullmatch(path) or STREAM.fullmatch(path):
+            await exchange.respond(405, b"{}", [*JSON, (b"allow", b"POST")])
+        elif method not in {"GET", "HEAD"}:
             await exchange.respond(404, b"{}", JSON)
         elif path == "/ping":
             await exchange.respond(200, b"pong", [(b"content-type", b"text/plain")])
@@ -163,6 +156,13 @@ def logging_config(function: Function) -> dict[str, str]:
     return described
 
 
+def is_from_page(exchange: Exchange) -> bool:
+    """True if a browser sent this on behalf of another page."""
+    if b"origin" in exchange.headers:
+        return True
+    return exchange.headers.get(b"sec-fetch-site", b"none") not in {b"none", b"same-origin"}
+
+
 def called(exchange: Exchange, named: str) -> tuple[str, Context]:
     """The function's name, and what came beside the payload."""
     match = NAMED.fullmatch(unquote(named))
@@ -181,15 +181,14 @@ def called(exchange: Exchange, named: str) -> tuple[str, Context]:
 def client_context(exchange: Exchange) -> str:
     """The client context as JSON text; the header carries it in base64."""
     header = exchange.headers.get(b"x-amz-client-context", b"")
+    if not header:
+        return ""
     try:
-        text = base64.b64decode(header, validate=True).decode()
-        if text:
-            json.loads(text)
-            # A header is one line of ASCII; JSON can say everything so.
-            return text if text.isascii() and text.isprintable() else json.dumps(json.loads(text))
+        decoded = base64.b64decode(header, validate=True)
+        payloads.check(decoded)
     except (binascii.Error, ValueError):
         raise InvalidRequestContent("Client context must be a valid Base64-encoded JSON object.") from None
-    return ""
+    return payloads.on_one_line(decoded)  # as a header is
 
 
 def wants_tail(exchange: Exchange) -> bool:

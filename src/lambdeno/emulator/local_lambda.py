@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import json
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from lambdeno import children
+from lambdeno import payload as payloads
 from lambdeno.emulator.artifacts import check_total, merge, unpack
 from lambdeno.emulator.environment import Deployment
 from lambdeno.emulator.events import Event, EventQueue, check_dead_letter
@@ -250,8 +250,8 @@ class LocalLambda:
         if not payload.strip():
             return b"{}"
         try:
-            json.loads(payload)
-        except (ValueError, RecursionError) as error:
+            payloads.check(payload)
+        except ValueError as error:
             raise InvalidRequestContent(f"Could not parse request body into json: {error}") from None
         return payload
 
@@ -284,7 +284,7 @@ class LocalLambda:
             del self._fronts[function.name]
             await front[0].close()
         if url:
-            api = UrlApi(self, function.name, url)
+            api = UrlApi(self, self._host, function.name, url)
             server = Server(api.handle, self._bounds)
             await self._listen(server, url.port)
             api.port = server.port

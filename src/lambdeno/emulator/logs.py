@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol, TextIO
 
+from lambdeno import terminal
 from lambdeno.emulator.invocation import Invocation
 
 __all__ = [
@@ -39,8 +40,11 @@ class StreamSink:
         self._stream = stream
 
     def write(self, line: str, *, function: str, environment: str, request_id: str | None) -> None:  # noqa: ARG002
-        """Write the line as it is."""
-        print(line, file=self._stream or sys.stderr, flush=True)
+        """Write the line as it is; on a terminal, with nothing in it to obey but colours."""
+        stream = self._stream or sys.stderr
+        if stream.isatty():
+            line = terminal.safe(line, colours=True)
+        print(line, file=stream, flush=True)
 
 
 class ListSink:

@@ -131,7 +131,9 @@ class RuntimeApi:
 
     async def _handle(self, exchange: Exchange) -> None:
         route = (exchange.method, exchange.path)
-        if route == ("GET", NEXT):
+        if not exchange.is_for("127.0.0.1"):
+            await respond_error(exchange, 403, "AccessDenied", "Not for other hosts")
+        elif route == ("GET", NEXT):
             await self._next(exchange)
         elif exchange.method == "POST" and (match := INVOCATION.fullmatch(exchange.path)):
             await self._answer(exchange, unquote(match[1]), match[2])
@@ -144,6 +146,8 @@ class RuntimeApi:
             await self._serve_extension(exchange)
         elif route == ("GET", "/ping"):
             await exchange.respond(200, b"pong")
+        elif allowed := method_of(exchange.path):
+            await exchange.respond(405, headers=[(b"allow", allowed)])
         else:  # restore/next too: SnapStart is not among the initialisation types here
             await exchange.respond(404, b"404 page not found\n", [(b"content-type", b"text/plain")])
 
@@ -315,6 +319,15 @@ class RuntimeApi:
         await respond_error(exchange, 403, "InvalidStateTransition", message)
 
 
+def method_of(path: str) -> bytes:
+    """The one method of a path; empty where there is no such path."""
+    if path in {NEXT, EVENT_NEXT, "/ping"}:
+        return b"GET"
+    if path in {INIT_ERROR, RESTORE_ERROR, REGISTER} or INVOCATION.fullmatch(path):
+        return b"POST"
+    return b""
+
+
 def next_headers(invocation: Invocation) -> list[Header]:
     """The headers of an event; those without a value are left out."""
     values = (
@@ -347,7 +360,7 @@ def reported(exchange: Exchange, body: bytes) -> Outcome:
 
 def stream_error(invocation: Invocation, exchange: Exchange) -> Outcome | None:
     """The failure that a stream's trailers tell of, if they do."""
-    kind = exchange.trailers.get(b"lambda-runtime-function-error-type", b"").decode()
+    kind = exchange.trailers.get(b"lambda-runtime-function-error-type", b"").decode("utf-8", "replace")
     if not kind:
         return None
     encoded = exchange.trailers.get(b"lambda-runtime-function-error-body", b"")

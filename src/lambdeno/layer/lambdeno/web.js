@@ -163,15 +163,21 @@ function multiple(headers) {
   return map;
 }
 
-/** Several cookies in a map that has one value for a name: names differ by case. @param {Headers} headers */
+/**
+ * Several cookies in a map that has one value for a name: names differ by case. Nine letters make 512 of them.
+ * @param {Headers} headers
+ */
 function cookieHeaders(headers) {
   /** @type {Record<string, string>} */
   const map = {};
   headers.getSetCookie().forEach((cookie, index) => {
-    const name = [..."set-cookie"].map((letter, at) =>
-      (index >> at) & 1 ? letter.toUpperCase() : letter
-    );
-    map[name.join("")] = cookie;
+    let bits = index;
+    const name = "set-cookie".replace(/[a-z]/g, (letter) => {
+      const cased = bits & 1 ? letter.toUpperCase() : letter;
+      bits >>= 1;
+      return cased;
+    });
+    map[name] = cookie;
   });
   return map;
 }
