@@ -182,7 +182,8 @@ def run(
         **variables,
     }
     try:
-        return children.run([binary.path, *arguments], cwd=folder, env=environment)
+        # Signals as Python has them: a cache that may not grow is one that Deno does without (SIGXFSZ ignored).
+        return children.run([binary.path, *arguments], cwd=folder, env=environment, restore_signals=False)
     except OSError as error:
         raise DenoError(
             f'Cannot start "{binary.path}": {error.strerror}',

@@ -59,7 +59,7 @@ def gather(
     if not any(name in entries for name in CONFIGS):
         entries[CONFIGS[0]] = Entry(CONFIGS[0], b"{}\n")  # what makes the task root a project of Deno's
     if lock.is_file():
-        entries["deno.lock"] = Entry("deno.lock", _of_no_registry(lock.read_bytes()))
+        entries["deno.lock"] = Entry("deno.lock", _lock_that_ships(lock.read_bytes(), graph))
     entries |= {entry.name: entry for entry in _downloaded(graph, cache)}
     return list(entries.values()), names
 
@@ -152,14 +152,27 @@ def _downloaded(graph: Graph, cache: Path) -> Iterator[Entry]:
             yield Entry(f".deno_dir/{inside}", METADATA.sub(_timeless, path.read_bytes()))
 
 
-def _of_no_registry(lock: bytes) -> bytes:
-    """A lock file without the places of packages, which Deno has where they are from a registry of one's own.
+def _lock_that_ships(lock: bytes, graph: Graph) -> bytes:
+    """The lock file of the packages that ship, without the places that they came from.
 
-    Deno would take them for those of the registry that it knows on Lambda, and refuse.
+    Deno would download whatever else it names before a start. It would take places of a registry of one's own
+    for those of the registry that it knows on Lambda, and refuse.
     """
     content = json.loads(lock)
-    places = [package.pop("tarball", None) for package in content.get("npm", {}).values()]
-    return (json.dumps(content, indent=2) + "\n").encode() if any(places) else lock
+    known = content.get("npm", {})
+    content["npm"] = {name: package for name, package in known.items() if name in graph.packages}
+    specifiers = content.get("specifiers", {})
+    gone = known.keys() - content["npm"].keys()
+    content["specifiers"] = {
+        words: version for words, version in specifiers.items() if _package_of(words, version) not in gone
+    }
+    places = [package.pop("tarball", None) for package in content["npm"].values()]
+    return (json.dumps(content, indent=2) + "\n").encode() if gone or any(places) else lock
+
+
+def _package_of(words: str, version: str) -> str:
+    """The id of what a specifier of the lock file stands for: npm:zod@4 and 4.1.0 give zod@4.1.0."""
+    return f"{words.removeprefix('npm:').rpartition('@')[0]}@{version}" if words.startswith("npm:") else words
 
 
 def _timeless(found: re.Match[bytes]) -> bytes:
