@@ -182,7 +182,7 @@ def run(
         **variables,
     }
     try:
-        # Signals as Python has them: a cache that may not grow is one that Deno does without (SIGXFSZ ignored).
+        # Signals stay as Python has them: a cache that may not grow (SIGXFSZ) is one that Deno does without.
         return children.run([binary.path, *arguments], cwd=folder, env=environment, restore_signals=False)
     except OSError as error:
         raise DenoError(
