@@ -120,7 +120,7 @@ def test_a_late_error_breaks_the_urls_response_off(running: Running) -> None:
     port = int((running.local.url_of("streams") or "").rstrip("/").rpartition(":")[2])
     with socket.create_connection(("127.0.0.1", port)) as client:
         client.settimeout(30)
-        client.sendall(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+        client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
         received = b""
         try:
             while data := client.recv(65536):

@@ -75,7 +75,7 @@ def ask(local: Handle, form: str, request: Request) -> tuple[int, list[tuple[str
     port = int((local.url_of(form) or "").rstrip("/").rpartition(":")[2])
     with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
         connection.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
-        for name, value in [("Host", "shop.example"), *headers]:
+        for name, value in [("Host", "shop.localhost"), *headers]:
             connection.putheader(name, value)
         if body or method in {"POST", "PUT"}:
             connection.putheader("Content-Length", str(len(body)))
@@ -117,8 +117,8 @@ def test_a_request_is_the_same_in_every_form(local: Handle, form: Form, name: st
     found = json.loads(content)
     assert found["method"] == method
     assert (found["size"], found["hash"]) == (len(body), hashlib.sha256(body).hexdigest())
-    asked, seen = urlsplit(f"http://shop.example{target}"), urlsplit(found["url"])
-    assert (seen.scheme, seen.netloc) == ("http", "shop.example")
+    asked, seen = urlsplit(f"http://shop.localhost{target}"), urlsplit(found["url"])
+    assert (seen.scheme, seen.netloc) == ("http", "shop.localhost")
     assert seen.path == asked.path.replace("/./", "/")
     wanted = parse_qsl(asked.query, keep_blank_values=True)
     if form == "alb":
