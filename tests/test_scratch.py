@@ -81,14 +81,15 @@ class Running:
     said: Path
     before: dict[str, bytes] = field(default_factory=dict)
 
-    def seen(self, moment: str) -> None:
-        """Wait until the command is where it says so, or the function is."""
+    def seen(self, moment: str) -> bool:
+        """Wait until the command is where it says so, or the function is; False if it ends before."""
         for _ in range(SLOWEST * 100):
             if self.is_at(moment):
-                return
-            assert self.process.poll() is None, self.said.read_text()
+                return True
+            if self.process.poll() is not None:
+                return False
             time.sleep(0.01)
-        raise AssertionError(moment)
+        raise AssertionError(self.said.read_text())
 
     def is_at(self, moment: str) -> bool:
         """A line on stderr, a program that runs, or the function's mark."""
@@ -186,6 +187,21 @@ def nothing_is_left(temp: Path, *, folders: bool = True) -> None:
 
 # --- signals ------------------------------------------------------------------------------------
 
+
+MANY = "".join(f"export const f{number} = (x: number): number => x + {number};\n" for number in range(50_000))
+
+
+def slow_down(folder: Path, *, load: bool = False) -> None:
+    """Have a build check and bundle for half a minute, or load the function for a few seconds."""
+    main = folder / "src/main.ts"
+    if load:
+        more = "await new Promise((resolve) => setTimeout(resolve, 5000));\n"
+    else:
+        (folder / "src/many.ts").write_text(MANY)
+        more = 'export * as many from "./many.ts";\n'
+    main.write_text(more + main.read_text())
+
+
 needs_loading = pytest.mark.skipif(bool(codecache.obstacle(host_architecture())), reason="needs bubblewrap")
 
 
@@ -193,12 +209,12 @@ needs_loading = pytest.mark.skipif(bool(codecache.obstacle(host_architecture()))
 @pytest.mark.parametrize(
     ("kind", "toml", "moment"),
     [
-        pytest.param("function", QUICK, "runs bundle", id="bundle"),
-        pytest.param("function", QUICK.replace("check = false", ""), "runs check", id="check"),
+        pytest.param("function", QUICK, "Bundle", id="bundle"),
+        pytest.param("function", QUICK.replace("check = false", ""), "Check", id="check"),
         pytest.param(
             "function",
             QUICK.replace("code_cache = false", ""),
-            "runs runtime.js",
+            "Load",
             id="code-cache",
             marks=needs_loading,
         ),
@@ -210,10 +226,11 @@ def test_a_signal_ends_a_build(  # noqa: PLR0917 - what a case is made of
 ) -> None:
     """Ends by the signal, with no word of its own; dist is as it was."""
     (folder / "lambdeno.toml").write_text(toml)
-    if kind == "deno-layer":
-        (folder / "dist" / f"deno-layer-{host_architecture()}.zip").unlink()
+    slow_down(folder, load=moment == "Load")
+    (folder / "dist" / f"deno-layer-{host_architecture()}.zip").unlink()
     running = start("build", kind)
-    running.seen(moment)
+    assert running.seen(moment), running.said.read_text()
+    time.sleep(0.1)
     assert running.end(number) == -number
     nothing_is_left(temp)
     assert contents(folder / "dist") == running.before
@@ -235,7 +252,7 @@ def test_a_signal_ends_the_local_lambda(
 ) -> None:
     """The functions' processes end with it, whatever they do."""
     running = start(*words, sandbox)
-    running.seen("mark")
+    assert running.seen("mark"), running.said.read_text()
     assert running.end(number) == -number
     nothing_is_left(temp)
     assert "Traceback" not in running.said.read_text()
@@ -255,7 +272,7 @@ def test_a_signal_at_any_moment(start: Start, temp: Path, delay: float) -> None:
 def test_hanging_up_ends_dev(start: Start, temp: Path, sandbox: str) -> None:
     """As Ctrl-C and SIGTERM do: a server that is told to stop has not failed."""
     running = start("dev", "--json", "--port", "0", "--url-port", "0", "--sandbox", sandbox)
-    running.seen('"ready"')
+    assert running.seen('"ready"'), running.said.read_text()
     assert running.end(signal.SIGHUP) == 0
     nothing_is_left(temp)
     assert "Traceback" not in running.said.read_text()
@@ -294,7 +311,7 @@ def test_a_long_tmpdir_has_no_room_for_sockets(start: Start, temp: Path) -> None
     deep = temp / ("d" * 80)
     deep.mkdir()
     running = start(*WAIT, "paths", wrapper=("env", f"TMPDIR={deep}"))
-    running.seen("runs runtime.js")
+    assert running.seen("runs runtime.js"), running.said.read_text()
     tree = psutil.Process(running.process.pid).children(recursive=True)
     [environment] = [one.environ() for one in tree if "runtime.js" in " ".join(one.cmdline())]
     scratch = Path(environment["TMPDIR"]).parent
@@ -308,7 +325,7 @@ def test_a_long_tmpdir_has_no_room_for_sockets(start: Start, temp: Path) -> None
 def test_nohup_holds(start: Start, temp: Path) -> None:
     """A signal that a command was started to ignore stays ignored."""
     running = start(*WAIT, "paths", wrapper=("nohup",))
-    running.seen("mark")
+    assert running.seen("mark"), running.said.read_text()
     running.process.send_signal(signal.SIGHUP)
     time.sleep(0.3)
     assert running.process.poll() is None
@@ -356,7 +373,7 @@ def test_killed_its_processes_end_and_the_next_start_removes_the_rest(
 ) -> None:
     """Processes end at once; folders stay until another command makes some."""
     running = start("invoke", '{"do": "spin"}', "--sandbox", sandbox)
-    running.seen("mark")
+    assert running.seen("mark"), running.said.read_text()
     assert running.end(signal.SIGKILL) == -signal.SIGKILL
     nothing_is_left(temp, folders=False)
     assert list(temp.iterdir())
@@ -364,13 +381,19 @@ def test_killed_its_processes_end_and_the_next_start_removes_the_rest(
     nothing_is_left(temp)
 
 
-def test_a_killed_build_ends_deno_and_the_next_one_removes_the_rest(start: Start, temp: Path) -> None:
+def test_a_killed_build_ends_deno_and_the_next_one_removes_the_rest(
+    start: Start, folder: Path, temp: Path
+) -> None:
     """So do the programs of a build."""
+    source = (folder / "src/main.ts").read_text()
+    slow_down(folder)
     running = start("build", "function")
-    running.seen("runs bundle")
-    running.end(signal.SIGKILL)
+    assert running.seen("Bundle"), running.said.read_text()
+    time.sleep(0.1)
+    assert running.end(signal.SIGKILL) == -signal.SIGKILL
     nothing_is_left(temp, folders=False)
     assert list(temp.iterdir())
+    (folder / "src/main.ts").write_text(source)
     assert start("build", "function").process.wait(SLOWEST) == 0
     nothing_is_left(temp)
 
