@@ -387,3 +387,25 @@ def test_a_function_needs_no_layers(copy: Path, tmp_path: Path, shape: str, kind
     function = replace(made, code=task, layers=(), environment=environment)
     [found], _ = answers(function, {})
     assert found == (EXPECTED if kind == "built" else [{}])
+
+
+def test_packages_that_nobody_imports_are_not_wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dependencies of package.json that the entry does not import are downloaded by no build and no start."""
+    folder = tmp_path / "project"
+    files = {
+        "package.json": '{"name": "mine", "dependencies": {"made-up": "1.2.3", "unused": "1.0.0"},'
+        ' "devDependencies": {"@made/less": "1.0.0"}}',
+        "src/main.ts": "import made from 'made-up';\nexport const handler = () => made.words();\n",
+        "lambdeno.toml": 'name = "plain"\nbuild.bundle = false\nbuild.check = false\n',
+    }
+    monkeypatch.setenv("DENO_DIR", str(tmp_path / "cache"))
+    with served_packages(WORDS, LESS, UNUSED) as address:
+        monkeypatch.setenv("NPM_CONFIG_REGISTRY", address)
+        write(folder, files, address)
+        build.build(project.load(folder))
+    found = listed(folder)
+    assert json.loads(found["package.json"])["dependencies"] == {"made-up": "1.2.3"}
+    assert json.loads(found["package.json"])["name"] == "mine"
+    assert not [name for name in found if "/unused/" in name]
+    [words], _ = answers(local_function(project.load(folder)), {})
+    assert words == ["data", "less"]

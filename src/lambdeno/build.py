@@ -19,9 +19,10 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -32,7 +33,7 @@ from lambdeno import archive, atomic, codecache, deno, graph, interpreter, sbom,
 from lambdeno.archive import Entry, Zip
 from lambdeno.emulator import Function, host_architecture
 from lambdeno.errors import ArtifactError, BuildError, DenoError, LambdenoError, ProjectError
-from lambdeno.inputs import Inputs, InputsBuilder, difference, record, recorded, remembered
+from lambdeno.inputs import Inputs, InputsBuilder, record, recorded, remembered
 from lambdeno.project import FILE, Project, Runtime2
 from lambdeno.scratch import Scratch
 
@@ -56,6 +57,9 @@ __all__ = [
 ]
 
 KINDS = ("deno-layer", "runtime-layer", "function")
+# Inputs that are no files have a colon in their name, as what comes from elsewhere: https://…, npm:….
+GRAPH, PROBLEM = "fact:graph", "fact:problem"
+OWN = ("fact:", "lambdeno:")
 ATTEMPTS = 3  # builds of a function whose files change meanwhile
 MANIFEST = "manifest.json"
 SBOM = "sbom.json"
@@ -225,7 +229,6 @@ def _function(project: Project, watcher: Watcher) -> tuple[Artefact, tuple[Path,
     else:
         watcher.step(f"Gather the modules of {project.entry}")
         entries, starts = _gathered(host, project)
-        packaged = tuple(entry.content for entry in entries if isinstance(entry.content, Path))
         opt = [*layer, Entry("bin/deno", host.path, executable=True)]
         entries += _transpiled(opt, project, entries, starts)
     why_not = (
@@ -308,60 +311,89 @@ def up_to_date(
 
 def current_inputs(project: Project, watcher: Watcher = Watcher()) -> Inputs | None:
     """The inputs of ``function.zip`` if it was built from just these; None if it has to be built."""
-    row = manifest(project).get("function")
-    names = {name for known in recorded(row["sha256"]) for name in known} if row else set()
-    inputs = function_inputs(project, watcher, names=names)
-    return inputs if _stands(project, "function", inputs) else None
+    row = _row_of_whole(project, "function")
+    for known in recorded(row["sha256"]) if row else ():
+        inputs = function_inputs(project, watcher, known=known)
+        if inputs.digests == known:
+            return inputs
+    return None
 
 
 def function_inputs(
     project: Project,
     watcher: Watcher = Watcher(),
     packaged: Iterable[Path] = (),
-    names: Iterable[str] = (),
+    known: Mapping[str, str] = MappingProxyType({}),
 ) -> Inputs:
     """All that ``function.zip`` is made from, as it is now.
 
-    ``packaged`` are files of packages that are in the artefact; ``names`` are names of inputs, those of
-    packages among them. An import that cannot be resolved is an input as well: there is no artefact then.
+    ``packaged`` are files of packages that are in the artefact; ``known`` are the inputs of an earlier build,
+    which tell of such files as well. Where imports cannot be resolved, that is an input: there is no artefact
+    then. But if it is Deno's cache or the network that is gone, and no file is another, nothing has changed.
     """
-    root = project.root.resolve()
     binary = _deno(project, deno.host_platform(), watcher)
-    found = InputsBuilder(remembered(root))
+    found = InputsBuilder(remembered(project.root))
     _add_layer(found, project)
-    found.fact("deno", f"{binary.version} {binary.sha256}")
-    found.fact("settings", hashlib.sha256(_settings(project)).hexdigest())
-    found.file(FILE, root / FILE)
-    modules = graph.Graph(())
+    found.fact("fact:deno", f"{binary.version} {binary.sha256}")
+    found.fact("fact:settings", hashlib.sha256(_settings(project)).hexdigest())
+    modules, included, problem = _resolved(project, binary)
+    _add_project(found, project, modules, included)
+    _add_packages(found, project, modules, packaged)
+    for name, digest in known.items():
+        if package_file := modules.package_file(name):
+            found.file(name, package_file)
+        elif problem and ":" not in name:
+            found.file(name, project.root.resolve() / name)
+        elif ":" in name and not name.startswith(OWN):
+            found.unseen(name, digest)
+    inputs = found.build()
+    return inputs if problem is None else _unresolved(inputs, problem, known)
+
+
+def _resolved(project: Project, binary: deno.Binary) -> tuple[graph.Graph, list[Entry], LambdenoError | None]:
+    """The function's modules and included files, as far as they can be had; or what is wrong with them."""
     included: list[Entry] = []
     try:
         included = list(_included(project))
         starts = [project.entry] if project.build.bundle else unbundled.starts(project, included)
-        flags = [graph.FROZEN, *project.deno.imports]
-        modules = graph.read(binary, project, starts, flags)
+        return graph.read(binary, project, starts, [graph.FROZEN, *project.deno.imports]), included, None
     except LambdenoError as error:
-        found.fact("problem", f"{error} {error.detail} {getattr(error, 'said', '')}")
+        return graph.Graph(()), included, error
+
+
+def _add_project(
+    found: InputsBuilder, project: Project, modules: graph.Graph, included: Iterable[Entry]
+) -> None:
+    """The files of the project, and of what it imports beside it."""
+    root = project.root.resolve()
+    found.file(FILE, root / FILE)
     for folder in _included_folders(project):
         found.folder(folder)
     for entry in included:
-        if isinstance(entry.content, Path):
-            found.file(entry.name, entry.content, executable=entry.executable)
-    for specifier, path in {"": root / project.entry, **modules.modules}.items():
-        is_remote = specifier and not specifier.startswith("file:")
-        found.file(specifier if is_remote else graph.named(path, root), path)
+        found.file(entry.name, root / entry.name, executable=entry.executable)
+    for specifier, path in {"file:": root / project.entry, **modules.modules}.items():
+        found.file(graph.named(path, root) if specifier.startswith("file:") else specifier, path)
     for path in graph.config_files({root, *(path.parent for path in modules.files)}):
         found.file(graph.named(path, root), path)
-    found.fact("graph", hashlib.sha256(repr(modules.portable_edges(root)).encode()).hexdigest())
-    if not project.build.bundle:
-        packaged = [*packaged, *unbundled.package_files(modules)]
+    found.fact(GRAPH, hashlib.sha256(repr(modules.portable_edges(root)).encode()).hexdigest())
+
+
+def _add_packages(
+    found: InputsBuilder, project: Project, modules: graph.Graph, packaged: Iterable[Path]
+) -> None:
+    """The files of packages that are in the artefact, and what says which files those are."""
     for name, folder in modules.packages.items():
         found.file(f"npm:{name}/package.json", folder / "package.json")
-    for path in packaged:
-        found.file(graph.named(path, root, modules.packages), path)
-    for name in names:
-        if package_file := modules.package_file(name):
-            found.file(name, package_file)
-    return found.build()
+    for path in packaged if project.build.bundle else unbundled.package_files(modules):
+        found.file(graph.named(path, project.root.resolve(), modules.packages), path)
+
+
+def _unresolved(inputs: Inputs, problem: LambdenoError, known: Mapping[str, str]) -> Inputs:
+    """The inputs where Deno cannot resolve imports: an earlier build's, if all files are the same."""
+    digests = {**inputs.digests, GRAPH: known.get(GRAPH, "")}
+    if digests != known:
+        digests[PROBLEM] = f"{problem} {problem.detail} {getattr(problem, 'said', '')}"
+    return replace(inputs, digests=digests)
 
 
 def _settings(project: Project) -> bytes:
@@ -371,10 +403,10 @@ def _settings(project: Project) -> bytes:
 
 def _add_layer(found: InputsBuilder, project: Project) -> None:
     """What the runtime layer is made from: its files, the interpreter's recipe, the way it is compiled."""
-    found.fact("lambdeno", lambdeno.__version__)
-    found.fact("shape", f"{project.shape} {project.architecture}")
+    found.fact("fact:lambdeno", lambdeno.__version__)
+    found.fact("fact:shape", f"{project.shape} {project.architecture}")
     if project.shape == "managed":
-        found.fact("python", str(sys.implementation.cache_tag))
+        found.fact("fact:python", str(sys.implementation.cache_tag))
     paths = [*LAYER.glob("*"), *LAYER.glob("lambdeno/*")]
     if project.shape == "os-only":
         paths += interpreter.sources(project.architecture)
@@ -386,30 +418,39 @@ def _runtime_layer_inputs(project: Project, watcher: Watcher) -> Inputs:
     binary = _deno(project, deno.host_platform(), watcher)
     found = InputsBuilder(remembered(project.root))
     _add_layer(found, project)
-    found.fact("deno", f"{binary.version} {binary.sha256}")
+    found.fact("fact:deno", f"{binary.version} {binary.sha256}")
     return found.build()
 
 
 def _deno_layer_inputs(project: Project, watcher: Watcher) -> Inputs:
     binary = _deno(project, f"linux-{project.architecture}", watcher)
     found = InputsBuilder(remembered(project.root))
-    found.fact("lambdeno", lambdeno.__version__)
-    found.fact("deno", f"{binary.platform} {binary.version} {binary.sha256}")
+    found.fact("fact:lambdeno", lambdeno.__version__)
+    found.fact("fact:deno", f"{binary.platform} {binary.version} {binary.sha256}")
     return found.build()
 
 
 def _stands(project: Project, kind: str, inputs: Inputs) -> bool:
     """True if an artefact is there as this machine made it, from these inputs."""
-    row = manifest(project).get(kind)
-    if row is None:
-        return False
+    row = _row_of_whole(project, kind)
+    return bool(row) and inputs.digests in recorded(row["sha256"])
+
+
+def _row_of_whole(project: Project, kind: str) -> dict[str, Any]:
+    """The manifest's row of an artefact whose zip is the one that it names; empty if it has to be built.
+
+    One without a code cache has to be, where it could have one by now.
+    """
+    row: dict[str, Any] = manifest(project).get(kind, {})
+    if not row:
+        return {}
     digests = remembered(project.root)
     is_whole = digests.of(project.dist / row["file"]) == row["sha256"]
     digests.save()
-    if not is_whole or difference(recorded(row["sha256"]), inputs.digests):
-        return False
     lacks_cache = row.get("code_cache") is False and project.build.code_cache
-    return not lacks_cache or bool(codecache.obstacle(project.architecture))
+    if not is_whole or (lacks_cache and not codecache.obstacle(project.architecture)):
+        return {}
+    return row
 
 
 def _runtime_facts(project: Project, layer: list[Entry]) -> dict[str, Any]:

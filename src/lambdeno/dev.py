@@ -209,7 +209,7 @@ class Session:
             project = load(self.folder)
         except LambdenoError:
             project = self.project  # the build tells what is wrong with lambdeno.toml, itself an input
-        self.inputs = function_inputs(project, names=former.digests)
+        self.inputs = function_inputs(project, known=former.digests)
         return self.inputs.digests != former.digests
 
     async def _swap(self, local: LocalLambda) -> None:

@@ -22,7 +22,18 @@ from lambdeno import deno
 from lambdeno.errors import BuildError, ProjectError
 from lambdeno.project import Project
 
-__all__ = ["CONFIGS", "FROZEN", "Graph", "Refusal", "config_files", "lock", "lock_file", "named", "read"]
+__all__ = [
+    "CONFIGS",
+    "FROZEN",
+    "Graph",
+    "Refusal",
+    "config_files",
+    "lock",
+    "lock_file",
+    "named",
+    "parsed",
+    "read",
+]
 
 CONFIGS = ("deno.json", "deno.jsonc")
 SETTINGS = (*CONFIGS, "package.json", "tsconfig.json")  # of Deno's, in each folder from the project upwards
@@ -74,9 +85,9 @@ class Graph:
         return set(self.modules.values())
 
     def package_file(self, name: str) -> Path | None:
-        """The file that is named ``npm:zod@4.1.0/v4/index.js`` here; None without the package."""
+        """The file that is named ``npm:zod@4.1.0/v4/index.js`` here; None if Deno has no such package."""
         for package, folder in self.packages.items():
-            if name.startswith(f"npm:{package}/"):
+            if name.startswith(f"npm:{package}/") and folder.is_dir():
                 return folder / name.removeprefix(f"npm:{package}/")
         return None
 
@@ -207,10 +218,18 @@ def _upwards(folder: Path) -> tuple[Path, ...]:
 
 
 def _settings(config: Path) -> Mapping[str, Any]:
-    """What a deno.json says; empty where it cannot be read: Deno tells what is wrong with it."""
+    """What a deno.json says; empty where it cannot be read."""
     try:
-        found = json.loads(NOT_JSON.sub(lambda match: match[1] or " ", config.read_text("utf-8-sig")))
-    except (OSError, ValueError, RecursionError):
+        return parsed(config.read_text("utf-8-sig"))
+    except (OSError, ValueError):
+        return {}
+
+
+def parsed(text: str) -> Mapping[str, Any]:
+    """The settings in a deno.json or package.json; none where Deno would tell what is wrong with it."""
+    try:
+        found = json.loads(NOT_JSON.sub(lambda match: match[1] or " ", text.removeprefix("\ufeff")))
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from lambdeno import atomic
 from lambdeno.cache import cache_folder, make_private
 from lambdeno.digests import Digests, Stamp, is_over, stamp
 
-__all__ = ["Inputs", "InputsBuilder", "difference", "record", "recorded", "remembered"]
+__all__ = ["Inputs", "InputsBuilder", "record", "recorded", "remembered"]
 
 RECORDS, DIGESTS = "built", "digests"  # folders of the cache
 SETS = 8  # of one zip: branches whose code is the same, but for a comment
@@ -69,6 +69,10 @@ class InputsBuilder:
         if was or executable:
             self._digests[name] = f"{digest} x" if executable else digest
 
+    def unseen(self, name: str, digest: str) -> None:
+        """Add a file that Deno's cache had: if the cache is without it by now, it counts as it was."""
+        self._digests.setdefault(name, digest)
+
     def folder(self, path: Path) -> None:
         """Add a folder in which any new file may be an input."""
         self._folders.add(path)
@@ -106,21 +110,6 @@ def recorded(sha256: str) -> list[dict[str, str]]:
     except (OSError, ValueError, RecursionError):
         return []
     return [inputs for inputs in found if isinstance(inputs, dict)] if isinstance(found, list) else []
-
-
-def difference(former: Sequence[Mapping[str, str]], inputs: Mapping[str, str]) -> str:
-    """The name of an input that differs from each of some sets; empty where one set is the same.
-
-    A set does not name all files of packages that another one does.
-    """
-    first = ""
-    for known in former:
-        names = {name for name in inputs if name in known or not name.startswith("npm:")}
-        changed = [name for name in sorted(names | set(known)) if known.get(name) != inputs.get(name)]
-        if not changed:
-            return ""
-        first = first or changed[0]
-    return first or "no record of its build"
 
 
 def _prune(paths: Iterable[Path]) -> None:
