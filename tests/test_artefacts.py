@@ -277,3 +277,23 @@ def test_a_cache_that_never_holds_is_an_error(copy: Path, monkeypatch: pytest.Mo
 def test_the_bridge_is_ascii(name: str) -> None:
     """V8 takes such a source as it lies in memory; any other is decoded at each start."""
     assert (build.LAYER / "lambdeno" / name).read_text("utf-8").isascii()
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_the_bridge_ships_without_comments(built: Path, tmp_path: Path, name: str) -> None:
+    """What ships is the program in layer/, as the bundler sees it, in the same lines."""
+    source = build.LAYER / "lambdeno" / name
+    with zipfile.ZipFile(built / "dist/runtime-layer.zip") as zipped:
+        shipped = zipped.read(f"lambdeno/{name}").decode()
+    assert shipped.count("\n") == source.read_text("utf-8").count("\n")
+    assert not [line for line in shipped.split("\n") if line.lstrip().startswith(("//", "/**", "* "))]
+    for place, script in (("source", source.read_text("utf-8")), ("shipped", shipped)):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / name).write_text(script)
+        for other in set(SCRIPTS) - {name}:
+            shutil.copyfile(source.with_name(other), tmp_path / place / other)
+        binary = deno.get(project.DENO_VERSION, deno.host_platform())
+        words = ["bundle", "--minify", "--no-config", "-o", str(tmp_path / place / "out.js"), name]
+        done = deno.run(binary, words, tmp_path / place)
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "source/out.js").read_bytes() == (tmp_path / "shipped/out.js").read_bytes()

@@ -123,7 +123,7 @@ def lock(binary: deno.Binary, project: Project) -> bool:
     done = deno.run(binary, look, project.root)
     if not done.returncode:
         return False
-    if OUTDATED not in done.stderr or not ABSENT.search(done.stderr):
+    if OUTDATED not in done.stderr or not ABSENT.search(done.stderr) or lock_file(project):
         raise Refusal(f'Cannot resolve the imports of "{project.entry}"', done.stderr)
     folder, path = _place(project) or (project.root, project.root / LOCK)
     if not path.resolve().is_relative_to(folder.resolve()):

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import socket
@@ -128,10 +127,11 @@ def test_no_lambda_at_the_endpoint_is_one_sentence(actor: Path) -> None:
 
 
 @pytest.mark.parametrize("spoil", ["truncated", "garbage", "flipped"])
-def test_a_damaged_zip_is_refused_by_name(own: Path, spoil: str) -> None:
-    """A zip that was cut, replaced or altered never runs."""
+def test_a_damaged_zip_never_runs(own: Path, spoil: str) -> None:
+    """A zip that was cut, replaced or altered is built again."""
     path = own / "dist/function.zip"
-    data = bytearray(path.read_bytes())
+    good = path.read_bytes()
+    data = bytearray(good)
     if spoil == "truncated":
         data[len(data) // 2 :] = bytes(len(data) - len(data) // 2)
     elif spoil == "garbage":
@@ -139,11 +139,9 @@ def test_a_damaged_zip_is_refused_by_name(own: Path, spoil: str) -> None:
     else:
         data[len(data) // 2] ^= 0xFF
     path.write_bytes(data)
-    os.utime(path)
     done = run("invoke", folder=own)
-    assert done.returncode == 5
-    assert "function.zip" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert done.returncode == 0, done.stderr
+    assert path.read_bytes() == good
 
 
 def test_a_zip_that_escapes_its_folder_is_refused(own: Path, tmp_path: Path) -> None:
