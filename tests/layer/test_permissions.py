@@ -783,8 +783,8 @@ def test_the_next_process_cannot_be_prepared_by_a_link(start: Start, private: st
     code = """const home = Deno.env.get("DENO_DIR").replace(/[/][^/]*$/, "");"""
     code += LINKED.replace("TARGET", "home")
     code += """const written = [];
-        for (const { name } of Deno.readDirSync(`${tmp}/link`)) {
-          if (Deno.env.get("DENO_DIR").endsWith(name)) continue;
+        for (const { name, isDirectory } of Deno.readDirSync(`${tmp}/link`)) {
+          if (!isDirectory || Deno.env.get("DENO_DIR").endsWith(name)) continue;
           Deno.writeTextFileSync(`${tmp}/link/${name}/v8_code_cache_v2`, "");
           written.push(name);
         }
