@@ -598,18 +598,41 @@ def test_nothing_is_written_through_a_link(kind: str, is_there: bool, folder: Pa
     assert {f"{kind}.zip", "manifest.json", "sbom.json"} <= made <= set(names)
 
 
-@pytest.mark.parametrize("name", ["dist", "node_modules", "node_modules/.deno", "vendor", "deno.lock"])
+PLACES = ["dist", "deno.lock", "vendor", "vendor/example.com", "node_modules", "node_modules/.deno"]
+PLACES += ["node_modules/.bin", "node_modules/@scope", "node_modules/.deno/a@1.0.0/node_modules/a"]
+
+
+@pytest.mark.parametrize("name", PLACES)
 @pytest.mark.parametrize("target", ["outside", "nowhere"])
 def test_a_link_out_of_the_project_is_refused(name: str, target: str, quick: Path, tmp_path: Path) -> None:
     """What a build writes in the project, by itself or by Deno, must lie in it."""
     (tmp_path / "outside").mkdir()
-    (quick / name).parent.mkdir(exist_ok=True)
+    (quick / "deno.json").write_text('{"nodeModulesDir": "auto", "vendor": true}')
+    (quick / name).parent.mkdir(parents=True, exist_ok=True)
     (quick / name).symlink_to(tmp_path / target)
     done = run("build", "function", folder=quick)
     assert done.returncode == 3
     assert f'{name}" is a link out of the project, to "{tmp_path / target}"' in done.stderr
     assert list((tmp_path / "outside").iterdir()) == []
     assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_link_beside_the_project_is_refused(tmp_path: Path) -> None:
+    """Packages of a workspace are in its root's folder."""
+    quick = write(tmp_path / "shop/quick")
+    (tmp_path / "shop/deno.json").write_text('{"workspace": ["./quick"], "nodeModulesDir": "auto"}')
+    (quick / "deno.json").write_text("{}")
+    (tmp_path / "shop/node_modules").symlink_to(tmp_path / "outside")
+    done = run("build", "function", folder=quick)
+    assert done.returncode == 3
+    assert "is a link out of the project" in done.stderr
+
+
+def test_a_linked_node_modules_that_nobody_writes_is_fine(quick: Path, tmp_path: Path) -> None:
+    """Where Deno makes no packages, those of another tool may lie anywhere."""
+    (tmp_path / "packages").mkdir()
+    (quick / "node_modules").symlink_to(tmp_path / "packages")
+    assert run("build", "function", folder=quick).returncode == 0
 
 
 def test_a_dist_that_is_a_link_within_the_project_is_fine(quick: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lambdeno import build, deno, graph, project
+from lambdeno import build, configuration, deno, graph, project
 from lambdeno.errors import DenoError, ProjectError
 from tests.e2e.conftest import run
 from tests.test_build import ARCHITECTURE, QUICK
@@ -65,7 +65,7 @@ def test_a_first_build_writes_a_lock_file_for_all_packages(tmp_path: Path, layou
     steps: list[str] = []
     build.build_function(loaded, build.Watcher(step=steps.append))
     assert list(locks(tmp_path)) == [LAYOUTS[layout][2]]
-    assert graph.lock_file(loaded) == tmp_path / LAYOUTS[layout][2]
+    assert configuration.lock_file(loaded) == tmp_path / LAYOUTS[layout][2]
     assert [step for step in steps if step.startswith("Wrote ")]
     (root / "src/main.ts").write_text('import ms from "ms";\nconsole.log(ms(1));\n' + MAIN)
     build.build_function(loaded)
@@ -112,7 +112,7 @@ def test_no_lock_file_where_deno_has_none(tmp_path: Path, config: str | None) ->
         (root / "src/main.ts").write_text(MAIN.replace('"zod"', '"npm:zod@4.6.7"'))
     build.build_function(project.load(root))
     assert locks(tmp_path) == {}
-    assert graph.lock_file(project.load(root)) is None
+    assert configuration.lock_file(project.load(root)) is None
 
 
 def test_a_function_without_packages_gets_no_lock_file(tmp_path: Path) -> None:
@@ -155,11 +155,11 @@ def test_jsonc_is_read(tmp_path: Path) -> None:
     (tmp_path / "lambdeno.toml").touch()
     (tmp_path / "a").mkdir()
     (tmp_path / "a/b.lock").write_text(json.dumps({"version": "5"}))
-    found = graph.lock_file(project.load(tmp_path))
+    found = configuration.lock_file(project.load(tmp_path))
     assert found
     assert found.samefile(tmp_path / "a/b.lock")
     shutil.rmtree(tmp_path / "a")
-    assert graph.lock_file(project.load(tmp_path)) is None
+    assert configuration.lock_file(project.load(tmp_path)) is None
 
 
 def test_a_lock_file_out_of_the_project_is_not_written(tmp_path: Path) -> None:
@@ -171,20 +171,6 @@ def test_a_lock_file_out_of_the_project_is_not_written(tmp_path: Path) -> None:
     assert locks(tmp_path) == {}
 
 
-@pytest.mark.parametrize(
-    "name", [".deno/zod@4.6.7", ".deno/zod@4.6.7/node_modules", ".deno/zod@4.6.7/node_modules/zod"]
-)
-def test_no_package_is_written_through_a_link(tmp_path: Path, name: str) -> None:
-    """Where Deno puts packages, a link out of the project is refused."""
-    root = write(tmp_path / "project", "a project")
-    (tmp_path / "outside").mkdir()
-    path = root / "node_modules" / name
-    path.parent.mkdir(parents=True)
-    path.symlink_to(tmp_path / "outside")
-    with pytest.raises(ProjectError, match="a link out of the project"):
-        project.load(root)
-
-
 def test_the_links_that_deno_makes_are_in_order(tmp_path: Path) -> None:
     """Packages in node_modules are links to folders in the project."""
     root = write(tmp_path / "project", "a project")
@@ -192,3 +178,32 @@ def test_the_links_that_deno_makes_are_in_order(tmp_path: Path) -> None:
     build.build_function(project.load(root))
     assert (root / "node_modules/zod").is_symlink()
     build.build_function(project.load(root))
+
+
+def test_comments_take_no_time(tmp_path: Path) -> None:
+    """A deno.jsonc full of comments and URLs is read at once."""
+    lines = ["/" * 80, *("// see https://example.com // and /* that */",) * 200]
+    text = '{\n "tasks": {},\n' + "\n".join(lines) + '\n "lock": "a.lock"\n}\n'
+    (tmp_path / "deno.jsonc").write_text(text)
+    (tmp_path / "lambdeno.toml").touch()
+    (tmp_path / "a.lock").touch()
+    assert configuration.lock_file(project.load(tmp_path)) == tmp_path / "a.lock"
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"version":"5"}', '{"version":"5","specifiers":{},"npm":{}}'])
+def test_a_lock_file_of_any_form_is_never_written(tmp_path: Path, text: str) -> None:
+    """An existing lock file that covers nothing is outdated, and stays as it is."""
+    root = write(tmp_path, "a project")
+    (root / "deno.lock").write_text(text)
+    with pytest.raises(DenoError):
+        build.build_function(project.load(root))
+    assert (root / "deno.lock").read_text() == text
+
+
+def test_a_workspace_of_others_has_no_say(tmp_path: Path) -> None:
+    """The root of a workspace that does not name the project has not its lock file."""
+    root = write(tmp_path, "a project")
+    (tmp_path / "package.json").write_text('{"workspaces": ["./other"]}')
+    build.build_function(project.load(root))
+    assert list(locks(tmp_path)) == ["fn/deno.lock"]
+    assert configuration.lock_file(project.load(root)) == root / "deno.lock"

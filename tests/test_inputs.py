@@ -36,6 +36,8 @@ import { word } from "../../lib/x.ts";
 export const handler = (event: number): string => [word, other, euro(event)].join();
 """,
     "orders/README.md": "# orders\n",
+    "tsconfig.json": '{"extends": "./base"}',
+    "base.json": "{}",
 }
 
 
@@ -135,6 +137,9 @@ STALE: dict[str, Callable[[Path], object]] = {
     "an included file removed": lambda shop: (shop / "orders/data/b.txt").unlink(),
     "an included file added": lambda shop: (shop / "orders/data/c.txt").touch(),
     "an included file made executable": lambda shop: (shop / "orders/data/b.txt").chmod(0o755),
+    "a file of an extended tsconfig.json": lambda shop: (shop / "base.json").write_text(
+        '{"compilerOptions": {"jsx": "react"}}'
+    ),
     "an included folder called dist": lambda shop: edit(shop / "orders/data/dist/a.txt", "a", "A"),
     "lambdeno.toml": lambda shop: edit(shop / "orders/lambdeno.toml", "[build]", "memory = 256\n[build]"),
 }
@@ -230,6 +235,70 @@ def test_a_save_during_the_build_is_in_it(shop: Path) -> None:
     build.up_to_date(project.load(shop / "orders"), watcher, ("function",))
     assert '"three"' in bundle(shop)
     assert not is_rebuilt(shop)
+
+
+def test_a_file_included_during_the_build_is_in_it(shop: Path) -> None:
+    """A file that comes to an included folder after the build has listed it ships as well."""
+    edit(shop / "lib/x.ts", "one", "two")
+    files = [shop / "orders/data/late.txt"]
+
+    def progress(_done: int, _total: int) -> None:
+        if files:
+            files.pop().write_text("late")
+
+    build.up_to_date(project.load(shop / "orders"), Watcher(progress=progress), ("function",))
+    with zipfile.ZipFile(shop / "orders/dist/function.zip") as zipped:
+        assert "data/late.txt" in zipped.namelist()
+    assert not is_rebuilt(shop)
+
+
+def test_an_included_file_may_have_any_name(shop: Path) -> None:
+    """The names of files and those of other inputs cannot be mistaken for each other."""
+    for name in ("graph", "deno", "settings", "fact"):
+        (shop / "orders/data" / name).write_text("one")
+        edit(shop / "orders/lambdeno.toml", "include = [", f'include = ["data/{name}", ')
+    is_rebuilt(shop)
+    (shop / "orders/data/graph").write_text("two")
+    assert is_rebuilt(shop)
+
+
+def test_an_executable_module_is_seen(shop: Path) -> None:
+    """The mode of an included file counts also where it is a module."""
+    edit(shop / "orders/lambdeno.toml", "include = [", 'include = ["src/*.ts", ')
+    is_rebuilt(shop)
+    (shop / "orders/src/main.ts").chmod(0o755)
+    assert is_rebuilt(shop)
+
+
+def test_conditions_of_imports_are_inputs(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deno's bundler asks the environment for them."""
+    monkeypatch.setenv("DENO_CONDITIONS", "browser")
+    assert is_rebuilt(shop)
+
+
+@pytest.mark.parametrize("is_auto", [True, False])
+def test_packages_of_node_modules_are_inputs(tmp_path: Path, *, is_auto: bool) -> None:
+    """An edited package is built again, one at rest is not: linked by Deno, or laid there by npm."""
+    shop = write(tmp_path / "shop")
+    folder = shop / "orders"
+    package = folder / ("parts/ms" if is_auto else "node_modules/ms")
+    package.mkdir(parents=True)
+    (package / "package.json").write_text('{"name": "ms", "version": "2.1.3", "main": "index.js"}')
+    (package / "index.js").write_text('require("./side"); module.exports = () => "one";')
+    (package / "side.js").write_text("")
+    (shop / "deno.json").unlink()
+    links = '"links": ["./parts/ms"], "nodeModulesDir": "auto"' if is_auto else '"nodeModulesDir": "manual"'
+    (folder / "deno.json").write_text(f'{{{links}, "imports": {{"ms": "npm:ms@2.1.3"}}}}')
+    if not is_auto:
+        (folder / "package.json").write_text('{"dependencies": {"ms": "2.1.3"}}')
+    (folder / "src/main.ts").write_text('import ms from "ms";\nexport const handler = () => ms();\n')
+    build.up_to_date(project.load(folder), kinds=("function",))
+    assert not is_rebuilt(shop)
+    assert not is_rebuilt(shop)
+    (package / "new.js").write_text('module.exports = () => "two";')
+    (package / "new.js").replace(package / "index.js")
+    assert is_rebuilt(shop)
+    assert '"two"' in bundle(shop)
 
 
 def test_a_file_that_never_rests_is_told(shop: Path) -> None:

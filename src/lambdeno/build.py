@@ -29,7 +29,18 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 import lambdeno
-from lambdeno import archive, atomic, codecache, deno, graph, interpreter, sbom, sensitive, unbundled
+from lambdeno import (
+    archive,
+    atomic,
+    codecache,
+    configuration,
+    deno,
+    graph,
+    interpreter,
+    sbom,
+    sensitive,
+    unbundled,
+)
 from lambdeno.archive import Entry, Zip
 from lambdeno.emulator import Function, host_architecture
 from lambdeno.errors import ArtifactError, BuildError, DenoError, LambdenoError, ProjectError
@@ -337,6 +348,7 @@ def function_inputs(
     found = InputsBuilder(remembered(project.root))
     _add_layer(found, project)
     found.fact("fact:deno", f"{binary.version} {binary.sha256}")
+    found.fact("fact:conditions", os.environ.get("DENO_CONDITIONS", ""))  # of imports, for the bundler
     found.fact("fact:settings", hashlib.sha256(_settings(project)).hexdigest())
     modules, included, problem = _resolved(project, binary)
     _add_project(found, project, modules, included)
@@ -344,9 +356,9 @@ def function_inputs(
     for name, digest in known.items():
         if package_file := modules.package_file(name):
             found.file(name, package_file)
-        elif problem and ":" not in name:
+        elif ":" not in name:
             found.file(name, project.root.resolve() / name)
-        elif ":" in name and not name.startswith(OWN):
+        elif not name.startswith(OWN):
             found.unseen(name, digest)
     inputs = found.build()
     return inputs if problem is None else _unresolved(inputs, problem, known)
@@ -358,6 +370,7 @@ def _resolved(project: Project, binary: deno.Binary) -> tuple[graph.Graph, list[
     try:
         included = list(_included(project))
         starts = [project.entry] if project.build.bundle else unbundled.starts(project, included)
+        configuration.refuse_links_out(project)
         return graph.read(binary, project, starts, [graph.FROZEN, *project.deno.imports]), included, None
     except LambdenoError as error:
         return graph.Graph(()), included, error
@@ -375,7 +388,7 @@ def _add_project(
         found.file(entry.name, root / entry.name, executable=entry.executable)
     for specifier, path in {"file:": root / project.entry, **modules.modules}.items():
         found.file(graph.named(path, root) if specifier.startswith("file:") else specifier, path)
-    for path in graph.config_files({root, *(path.parent for path in modules.files)}):
+    for path in configuration.files({root, *(path.parent for path in modules.files)}):
         found.file(graph.named(path, root), path)
     found.fact(GRAPH, hashlib.sha256(repr(modules.portable_edges(root)).encode()).hexdigest())
 
@@ -386,7 +399,13 @@ def _add_packages(
     """The files of packages that are in the artefact, and what says which files those are."""
     for name, folder in modules.packages.items():
         found.file(f"npm:{name}/package.json", folder / "package.json")
-    for path in packaged if project.build.bundle else unbundled.package_files(modules):
+    if not project.build.bundle:
+        packaged = unbundled.package_files(modules)
+    paths = set(packaged)
+    # In node_modules files get edited, also those of which the bundler has taken nothing.
+    for package in {package for path in paths if (package := graph.package_in_node_modules(path))}:
+        paths |= {path for path in package.rglob("*") if path.is_file()}
+    for path in sorted(paths):
         found.file(graph.named(path, project.root.resolve(), modules.packages), path)
 
 
@@ -731,13 +750,15 @@ def _digits(numbers: Sequence[int]) -> str:
 
 def _lock(project: Project, watcher: Watcher) -> None:
     """See that the lock file covers the entry's modules; say so where it had to be written."""
+    configuration.refuse_links_out(project)
     binary = _deno(project, deno.host_platform(), watcher)
     try:
         is_new = graph.lock(binary, project)
     except graph.Refusal as error:
         raise _refusal(error.said, error.message) from None
     if is_new:
-        watcher.step(f"Wrote {graph.lock_file(project)}: from now on it decides the packages' versions")
+        path = configuration.lock_file(project) or configuration.LOCK
+        watcher.step(f"Wrote {path}: from now on it decides the packages' versions")
 
 
 def _refusal(said: str, what: str) -> DenoError:
@@ -800,7 +821,12 @@ def _included_folders(project: Project) -> Iterator[Path]:
         if _leaves(pattern):
             continue
         fixed = list(itertools.takewhile(lambda part: not re.search(r"[*?[]", part), parts[:-1]))
-        for folder, names, _ in os.walk(root.joinpath(*fixed)):
+        seen: set[str] = set()
+        for folder, names, _ in os.walk(root.joinpath(*fixed), followlinks=True):
+            if os.path.realpath(folder) in seen:  # a link that leads to a folder above it
+                names.clear()
+                continue
+            seen.add(os.path.realpath(folder))
             names[:] = [name for name in names if not _never(root, dist, Path(folder, name))]
             yield Path(folder)
 

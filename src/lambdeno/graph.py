@@ -12,38 +12,22 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from lambdeno import deno
+from lambdeno.configuration import LOCK, lock_file, lock_place
 from lambdeno.errors import BuildError, ProjectError
 from lambdeno.project import Project
 
-__all__ = [
-    "CONFIGS",
-    "FROZEN",
-    "Graph",
-    "Refusal",
-    "config_files",
-    "lock",
-    "lock_file",
-    "named",
-    "parsed",
-    "read",
-]
+__all__ = ["FROZEN", "Graph", "Refusal", "lock", "named", "package_in_node_modules", "read"]
 
-CONFIGS = ("deno.json", "deno.jsonc")
-SETTINGS = (*CONFIGS, "package.json", "tsconfig.json")  # of Deno's, in each folder from the project upwards
-LOCK = "deno.lock"
 FROZEN = "--frozen"
 OUTDATED = "lockfile is out of date"
 ABSENT = re.compile(r"^\s*1 \| \+\{$", re.MULTILINE)  # Deno would write the lock file from its first line
-COMMENT = r"//[^\n]*|/\*.*?\*/"
-# JSONC has comments, and a comma behind the last item: https://jsonc.org. Text is skipped.
-NOT_JSON = re.compile(rf'("(?:\\.|[^"\\])*")|{COMMENT}|,(?=(?:\s|{COMMENT})*[}}\]])', re.DOTALL)
 
 
 class Refusal(BuildError):
@@ -125,7 +109,7 @@ def lock(binary: deno.Binary, project: Project) -> bool:
         return False
     if OUTDATED not in done.stderr or not ABSENT.search(done.stderr) or lock_file(project):
         raise Refusal(f'Cannot resolve the imports of "{project.entry}"', done.stderr)
-    folder, path = _place(project) or (project.root, project.root / LOCK)
+    folder, path = lock_place(project) or (project.root, project.root / LOCK)
     if not path.resolve().is_relative_to(folder.resolve()):
         raise ProjectError(
             f'deno.json in "{folder}" has its lock file outside of that folder: "{path}"',
@@ -138,40 +122,14 @@ def lock(binary: deno.Binary, project: Project) -> bool:
     return True
 
 
-def lock_file(project: Project) -> Path | None:
-    """The lock file that Deno uses for a project, if there is one."""
-    place = _place(project)
-    return place[1] if place and place[1].is_file() else None
-
-
-def _place(project: Project) -> tuple[Path, Path] | None:
-    """Where Deno has the lock file of a project: the folder that it belongs to, and its path; None for none.
-
-    It lies beside the configuration of the workspace's root, or where the key ``lock`` there says:
-    https://docs.deno.com/runtime/fundamentals/configuration/#lockfile.
-    """
-    configured = [folder for folder in _upwards(project.root.resolve()) if _is_configured(folder)]
-    roots = [folder for folder in configured[1:] if _is_workspace(folder)]
-    for folder in (roots or configured)[:1]:
-        path = _lock_of(folder)
-        return (folder, path) if path else None
-    return None
-
-
-def config_files(folders: Iterable[Path]) -> set[Path]:
-    """Where Deno looks for settings of the modules in these folders; most of these files do not exist."""
-    found: set[Path] = set()
-    for folder in {above for start in folders for above in _upwards(start)}:
-        found |= {folder / name for name in (*SETTINGS, LOCK)}
-        for config in (folder / name for name in CONFIGS):
-            if not config.is_file():
-                continue
-            settings = _settings(config)
-            other = _lock_of(folder)
-            found |= {other} if other else set()
-            if isinstance(settings.get("importMap"), str) and "://" not in settings["importMap"]:
-                found.add(folder / settings["importMap"])
-    return found
+def package_in_node_modules(path: Path) -> Path | None:
+    """The folder of the package that a file in node_modules belongs to; None for any other file."""
+    parts = path.parts
+    if "node_modules" not in parts:
+        return None
+    at = len(parts) - 1 - parts[::-1].index("node_modules")
+    size = 2 if parts[at + 1].startswith("@") else 1
+    return Path(*parts[: at + 1 + size])
 
 
 def named(path: Path, root: Path, packages: Mapping[str, Path] = {}) -> str:
@@ -211,44 +169,3 @@ def _imports_of(module: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
                 dependency["specifier"],
                 found.get("specifier") or found.get("error", ""),
             )
-
-
-def _upwards(folder: Path) -> tuple[Path, ...]:
-    return (folder, *folder.parents)
-
-
-def _settings(config: Path) -> Mapping[str, Any]:
-    """What a deno.json says; empty where it cannot be read."""
-    try:
-        return parsed(config.read_text("utf-8-sig"))
-    except (OSError, ValueError):
-        return {}
-
-
-def parsed(text: str) -> Mapping[str, Any]:
-    """The settings in a deno.json or package.json; none where Deno would tell what is wrong with it."""
-    try:
-        found = json.loads(NOT_JSON.sub(lambda match: match[1] or " ", text.removeprefix("\ufeff")))
-    except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _is_configured(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in (*CONFIGS, "package.json"))
-
-
-def _is_workspace(folder: Path) -> bool:
-    keys = [("workspace", name) for name in CONFIGS] + [("workspaces", "package.json")]
-    return any(key in _settings(folder / name) for key, name in keys)
-
-
-def _lock_of(folder: Path) -> Path | None:
-    """The lock file of a folder with a configuration; None where that says that there is none."""
-    config = next((folder / name for name in CONFIGS if (folder / name).is_file()), None)
-    value = _settings(config).get("lock") if config else None
-    if isinstance(value, dict):
-        value = value.get("path")
-    if value is False:
-        return None
-    return folder / (value if isinstance(value, str) else LOCK)

@@ -26,6 +26,7 @@ RECORDS, DIGESTS = "built", "digests"  # folders of the cache
 SETS = 8  # of one zip: branches whose code is the same, but for a comment
 KEPT = 30 * 24 * 3600  # s since a record was written, or a project looked at
 NOT_THERE = ""
+MADE = frozenset({"dist", "node_modules", "vendor", "deno.lock"})
 
 
 @dataclass(frozen=True)
@@ -34,17 +35,22 @@ class Inputs:
 
     digests: Mapping[str, str]  # name -> digest of the content, or a fact as it is
     files: Mapping[Path, tuple[str, Stamp | None, str]]  # of these, the files: name, stamp, digest
-    folders: Collection[Path]  # in which any new file may be an input
+    folders: Mapping[Path, Collection[str]]  # in which any new file may be an input: the names in each
     taken: int  # ns, on the clock of files
 
     def is_untouched(self) -> bool:
-        """True if no file was written, replaced, made or removed since: also not by the same content."""
-        return all(self._is_as_it_was(path, *was) for path, was in self.files.items())
+        """True if no file was written, replaced, made or removed since: also not by the same content.
 
-    def _is_as_it_was(self, path: Path, _name: str, was: Stamp | None, digest: str) -> bool:
-        if stamp(path) != was:
+        Deno makes its links to the files of packages anew at each run: of those, the content counts.
+        """
+        return all(self._is_as_it_was(path, *was) for path, was in self.files.items()) and all(
+            names_in(folder, names) == names for folder, names in self.folders.items()
+        )
+
+    def _is_as_it_was(self, path: Path, name: str, was: Stamp | None, digest: str) -> bool:
+        if stamp(path) != was and not name.startswith("npm:"):
             return False
-        return was is None or is_over(was, self.taken) or _digest(path) == digest
+        return (stamp(path) == was and (was is None or is_over(was, self.taken))) or _digest(path) == digest
 
 
 @dataclass
@@ -54,7 +60,7 @@ class InputsBuilder:
     digests: Digests
     _digests: dict[str, str] = field(default_factory=dict)
     _files: dict[Path, tuple[str, Stamp | None, str]] = field(default_factory=dict)
-    _folders: set[Path] = field(default_factory=set)
+    _folders: dict[Path, Collection[str]] = field(default_factory=dict)
     _taken: int = field(default_factory=time.time_ns)
 
     def fact(self, name: str, value: str) -> None:
@@ -66,7 +72,7 @@ class InputsBuilder:
         was = stamp(path)
         digest = self.digests.of(path) if was else NOT_THERE
         self._files[path] = name, was, digest
-        if was or executable:
+        if was and not self._digests.get(name, "").endswith(" x"):
             self._digests[name] = f"{digest} x" if executable else digest
 
     def unseen(self, name: str, digest: str) -> None:
@@ -75,12 +81,20 @@ class InputsBuilder:
 
     def folder(self, path: Path) -> None:
         """Add a folder in which any new file may be an input."""
-        self._folders.add(path)
+        self._folders[path] = names_in(path)
 
     def build(self) -> Inputs:
         """Return the inputs; the digests are remembered."""
         self.digests.save()
         return Inputs(self._digests, self._files, self._folders, self._taken)
+
+
+def names_in(folder: Path, known: Collection[str] = ()) -> Collection[str]:
+    """The names in a folder, but for what a build makes there: those are seen only where they are known."""
+    try:
+        return {name for name in os.listdir(folder) if name not in MADE or name in known}  # noqa: PTH208
+    except OSError:
+        return set()
 
 
 def remembered(root: Path) -> Digests:

@@ -11,7 +11,6 @@ import os
 import re
 import sys
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -36,8 +35,6 @@ __all__ = [
 ]
 
 FILE = "lambdeno.toml"
-# What a build writes in the project folder: lambdeno, or Deno by its configuration.
-WRITTEN = ("dist", "deno.lock", "node_modules", "node_modules/.deno", "vendor")
 DENO_VERSION = "2.9.8"
 SIGNAL_MARGIN = 500  # ms
 
@@ -274,7 +271,7 @@ def load(folder: Path) -> Project:
         project = _with_module(path, project, "handler" in values)
     _check_environment(path, project)
     _check_deployment(path, project)
-    _refuse_links_out(folder)
+    _refuse_link_out(folder)
     if project.runtime2 != Runtime2() and project.runtime != "runtime2":
         raise ProjectError(
             f'"{path}" has settings in [runtime2], and runtime = "{project.runtime}"',
@@ -288,28 +285,14 @@ def load(folder: Path) -> Project:
     return msgspec.structs.replace(project, root=folder, name=project.name or name_of(folder))
 
 
-def _refuse_links_out(folder: Path) -> None:
-    """Raise ProjectError where what a build writes would land outside the project folder.
-
-    A project from elsewhere could so overwrite a shell's start file, with text that it has chosen.
-    """
-    root = os.path.realpath(folder)
-    for path in (*(folder / name for name in WRITTEN), *_links_of_packages(folder / "node_modules/.deno")):
-        target = os.path.realpath(path)
-        if os.path.commonpath([root, target]) != root:
-            raise ProjectError(
-                f'"{path}" is a link out of the project, to "{target}": a build would write there',
-                "remove the link",
-            )
-
-
-def _links_of_packages(folder: Path) -> Iterator[Path]:
-    """The links where Deno puts packages: ``<package>``, and ``node_modules/<name>`` in it."""
-    for above, names, files in os.walk(folder):
-        depth = len(Path(above).relative_to(folder).parts)
-        yield from (path for name in names + files if (path := Path(above, name)).is_symlink())
-        if depth == 3 or (depth == 2 and not above.endswith("node_modules")):
-            names.clear()
+def _refuse_link_out(folder: Path) -> None:
+    """Raise ProjectError where dist is a link out of the project: a build would write there."""
+    root, target = os.path.realpath(folder), os.path.realpath(folder / "dist")
+    if os.path.commonpath([root, target]) != root:
+        raise ProjectError(
+            f'"{folder / "dist"}" is a link out of the project, to "{target}": a build would write there',
+            "remove the link",
+        )
 
 
 def _with_module(path: Path, project: Project, has_handler: bool) -> Project:

@@ -19,8 +19,9 @@ import msgspec
 
 from lambdeno import deno
 from lambdeno.archive import Entry
+from lambdeno.configuration import CONFIGS, LOCK, lock_file, parsed
 from lambdeno.errors import ProjectError
-from lambdeno.graph import CONFIGS, FROZEN, LOCK, Graph, Refusal, lock_file, parsed, read
+from lambdeno.graph import FROZEN, Graph, Refusal, read
 from lambdeno.project import Project
 
 __all__ = ["gather", "package_files", "starts"]
