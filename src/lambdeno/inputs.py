@@ -41,16 +41,22 @@ class Inputs:
     def is_untouched(self) -> bool:
         """True if no file was written, replaced, made or removed since: also not by the same content.
 
-        Deno makes its links to the files of packages anew at each run: of those, the content counts.
+        Deno makes its links to the files of packages anew at each run: of those, and of files that have only
+        got another link or another mode, the content counts.
         """
         return all(self._is_as_it_was(path, *was) for path, was in self.files.items()) and all(
             names_in(folder, names) == names for folder, names in self.folders.items()
         )
 
     def _is_as_it_was(self, path: Path, name: str, was: Stamp | None, digest: str) -> bool:
-        if stamp(path) != was and not name.startswith("npm:"):
-            return False
-        return (stamp(path) == was and (was is None or is_over(was, self.taken))) or _digest(path) == digest
+        now = stamp(path)
+        if now is None or was is None:
+            return now == was
+        if now == was and is_over(was, self.taken):
+            return True
+        *content, _ = was
+        is_as_written = list(now[:-1]) == content or name.startswith("npm:")
+        return is_as_written and _digest(path) == digest
 
 
 @dataclass
