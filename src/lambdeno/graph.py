@@ -70,10 +70,12 @@ class Graph:
 
     def package_file(self, name: str) -> Path | None:
         """The file that is named ``npm:zod@4.1.0/v4/index.js`` here; None if Deno has no such package."""
-        for package, folder in self.packages.items():
-            if name.startswith(f"npm:{package}/") and folder.is_dir():
-                return folder / name.removeprefix(f"npm:{package}/")
-        return None
+        package, _, file = name.removeprefix("npm:").partition("/")
+        if package.startswith("@"):
+            scoped, _, file = file.partition("/")
+            package = f"{package}/{scoped}"
+        folder = self.packages.get(package) if name.startswith("npm:") else None
+        return folder / file if folder and folder.is_dir() else None
 
     def portable_edges(self, root: Path) -> list[tuple[str, str, str]]:
         """Who imports what, the same in whatever folder the project is."""
