@@ -117,7 +117,6 @@ class Runtime:
     ) -> None:
         """Give the answer to an event, which the bridge has or could not be given, to Lambda."""
         bridge = self.bridge
-        why: Closed | None = None
         try:
             status = self.receive()
             if self.note:
@@ -135,18 +134,18 @@ class Runtime:
                 self.deaths = 0
             return
         except Closed as error:
-            why = error
             is_unread = is_unread or isinstance(error, Unread)
+            if not is_unread or not is_first or not event.is_whole or self.is_blocked:
+                event.drain()
+                # In here: an error kept for later and this frame would hold each other, and the buffer.
+                self.ended(f"while it handled request {self.request_id.decode()}", error).report(api)
+                return
         # What has not read all of an event has handled nothing of it.
-        if is_unread and is_first and event.is_whole and not self.is_blocked:
-            self.ended("before it had read an event")
-            if self.is_warm():
-                self.exchange(event, api, is_first=False)
-            else:
-                self.refuse(api)
-            return
-        event.drain()
-        self.ended(f"while it handled request {self.request_id.decode()}", why).report(api)
+        self.ended("before it had read an event")
+        if self.is_warm():
+            self.exchange(event, api, is_first=False)
+        else:
+            self.refuse(api)
 
     def refuse(self, api: "RuntimeApi") -> None:
         """Answer an event that no process could take."""
