@@ -200,6 +200,15 @@ def test_a_lock_file_of_any_form_is_never_written(tmp_path: Path, text: str) -> 
     assert (root / "deno.lock").read_text() == text
 
 
+def test_a_damaged_lock_file_is_told(tmp_path: Path) -> None:
+    """The hint is about the lock file, which a merge has left with its marks."""
+    root = write(tmp_path, "a project")
+    (root / "deno.lock").write_text("<<<<<<< HEAD\n{}\n=======\n")
+    with pytest.raises(DenoError, match="lockfile") as caught:
+        build.build_function(project.load(root))
+    assert "version control" in caught.value.hint
+
+
 def test_a_workspace_of_others_has_no_say(tmp_path: Path) -> None:
     """The root of a workspace that does not name the project has not its lock file."""
     root = write(tmp_path, "a project")

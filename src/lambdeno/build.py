@@ -778,6 +778,10 @@ def _refusal(said: str, what: str) -> DenoError:
     hint = "mend it"
     if first.startswith("TS") and "Cannot find" not in first:
         hint = "mend the types, or set build.check = false in lambdeno.toml"
+    elif "ailed reading lockfile" in text:
+        hint = "take the lock file from version control, or remove it and have the build write another"
+    elif re.search("error sending request|dns error|tcp connect error|[Cc]onnection refused", text):
+        hint = "check the connection to the package registry, then build again"
     elif re.search("not found|Cannot find|does not exist|not a dependency", first):
         hint = "check the import, or add the package to the imports of deno.json"
     return DenoError(f"{what}: {first}{where}", hint, detail=text)
