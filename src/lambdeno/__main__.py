@@ -1,7 +1,7 @@
 """What the ``lambdeno`` script starts: the state of the process that everything else takes for granted.
 
-Little is imported before it: a Ctrl-C in the first moments, while the command line is imported, ends the process
-without a word.
+Little is imported before it: a Ctrl-C in the first moments, while the command line is imported, ends the
+process without a word.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def main() -> None:
 def _open_streams() -> None:
     """Open the null device where a standard stream is closed (``<&-``).
 
-    Otherwise the next file that is opened would take its number, and become what other programs read or print to.
+    Otherwise the next file that is opened would take its number, and other programs would print into it.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:

@@ -140,7 +140,7 @@ def _locked(folder: Path) -> int:
 
 
 def _end_processes(names: Collection[str]) -> None:
-    """Kill the processes that dead owners have left: lambdeno has told each to have its files in the folder."""
+    """Kill the processes that dead owners have left: each was told to have its files in the folder."""
     import psutil  # noqa: PLC0415 - takes 10 ms, and is hardly ever needed
 
     for _ in range(ROUNDS):
@@ -148,7 +148,7 @@ def _end_processes(names: Collection[str]) -> None:
         for process in psutil.process_iter():
             with suppress(psutil.Error, OSError):  # has ended, or is another user's
                 environment = process.environ()
-                parts = {part for name in OURS for part in environment.get(name, "").split(os.sep)}
+                parts = {part for name in OURS for part in Path(environment.get(name, "")).parts}
                 if process.pid != os.getpid() and not parts.isdisjoint(names):
                     process.kill()
                     is_found = True
