@@ -53,7 +53,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def obstacle(path: Path) -> str:
-    """What has to go before a file can be there: a folder, or a file in the place of one; empty if nothing."""
+    """What has to go before a file can be there: a folder, or a file in the place of one; empty: nothing."""
     if path.is_dir():
         return f'"{path}" is a folder'
     above = next((folder for folder in path.parents if os.path.lexists(folder)), None)
