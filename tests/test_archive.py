@@ -173,7 +173,8 @@ def test_a_folder_that_cannot_be_is_named(tmp_path: Path) -> None:
         archive.write(path, [Entry("a", b"1")])
     assert caught.value.message.startswith(f'Cannot write "{path}": ')
     assert "Errno" not in caught.value.message
-    assert "a folder that you can write to" in caught.value.hint
+    assert caught.value.message.endswith(f'"{tmp_path / "file"}" is not a folder')
+    assert caught.value.hint == "remove it, or move it away"
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import hashlib
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -200,3 +200,39 @@ def test_no_project(tmp_path: Path) -> None:
     assert done.returncode == 3
     assert "No lambdeno.toml" in done.stderr
     assert "--project" in done.stderr
+
+
+def pipe(path: Path) -> None:
+    """A named pipe that nobody writes to."""
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "says"),
+    [
+        ("dist", Path.touch, ('"dist" is not a folder',)),
+        (
+            "dist/function.zip",
+            Path.mkdir,
+            ('Cannot write "dist/function.zip"', '"dist/function.zip" is a folder'),
+        ),
+        ("dist/sbom.json", Path.mkdir, ('Cannot write "dist/sbom.json"', '"dist/sbom.json" is a folder')),
+        ("dist/manifest.json", Path.mkdir, ('Cannot read "dist/manifest.json"', "is a folder")),
+        ("dist/manifest.json", pipe, ('Cannot read "dist/manifest.json": it is not a file',)),
+    ],
+)
+def test_what_is_in_the_way_in_dist_is_named(
+    tmp_path: Path, name: str, make: Callable[[Path], None], says: tuple[str, ...]
+) -> None:
+    """The error says what it is, the hint to remove it; a pipe is not waited for."""
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src/main.ts").write_text(GOOD)
+    (tmp_path / "lambdeno.toml").write_text("[build]\ncheck = false\ncode_cache = false\n")
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    make(tmp_path / name)
+    done = run("build", "function", folder=tmp_path)
+    error, hint = [line for line in done.stderr.splitlines() if line.startswith(("error: ", "hint: "))]
+    assert done.returncode == (4 if "Cannot write" in error else 5)
+    for words in says:
+        assert words in error
+    assert hint.startswith("hint: remove it")

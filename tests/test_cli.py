@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import signal
 import subprocess
 from pathlib import Path
 
@@ -219,6 +220,55 @@ def test_deno_is_the_projects(tmp_path: Path) -> None:
     assert done.returncode == 4
     assert done.stderr.startswith('error: Cannot verify Deno "1.2.3"')
     assert run("deno", "info", "--json", folder=tmp_path).stderr == done.stderr
+
+
+def closed(number: int, *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """The command line with a standard stream that the shell has closed."""
+    command = ["sh", "-c", f'exec "$@" {number}{"<" if number == 0 else ">"}&-', "sh", LAMBDENO, *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=110)
+
+
+@pytest.mark.parametrize(
+    ("number", "arguments", "code"),
+    [
+        (0, ("invoke", '"hi"', "--sandbox", "paths"), 0),
+        (0, ("invoke", "-"), 2),  # nothing is no JSON
+        (0, ("bench", "--rounds", "1", "--invocations", "0", "--sandbox", "paths"), 0),
+        (0, ("init", "new"), 0),
+        (1, ("build", "function"), 0),
+        (1, ("build", "function", "--json"), 0),
+        (1, ("init", "new"), 0),
+        (2, ("build", "function"), 0),
+        (2, ("build", "--project", "gone"), 3),
+        (2, ("invoke", '"hi"', "--sandbox", "paths"), 0),
+    ],
+)
+def test_a_closed_stream_is_an_empty_one(
+    folder: Path, number: int, arguments: tuple[str, ...], code: int
+) -> None:
+    """`lambdeno invoke <&-` reads nothing, `lambdeno build >&-` prints nowhere."""
+    done = closed(number, *arguments, folder=folder)
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
+    if arguments[:2] == ("invoke", '"hi"'):
+        assert done.stdout == '"hi"\n'
+
+
+def test_ctrl_c_ends_the_first_moments_without_a_word(tmp_path: Path) -> None:
+    """While the command line is imported, too: it ends by the signal."""
+    slow = tmp_path / "click.py"  # what the command line imports first, and never has
+    slow.write_text("print(flush=True)\nimport time\ntime.sleep(30)\n")
+    with subprocess.Popen(
+        [LAMBDENO, "--help"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=20)
+        assert (process.returncode, output, errors) == (-signal.SIGINT, "", "")
 
 
 @pytest.mark.parametrize("arguments", [["nope"], ["build", "everything"], ["dev", "--port", "x"]])

@@ -281,6 +281,30 @@ def test_ctrl_c_leaves_nothing(start: Start, tmp_path: Path, number: signal.Sign
     assert not list(temp.iterdir())
 
 
+@pytest.mark.parametrize(("is_json", "lines"), [(True, 0), (True, 1), (False, 0), (False, 1)])
+def test_a_reader_that_leaves_ends_it(folder: Path, *, is_json: bool, lines: int) -> None:
+    """`lambdeno dev --json | head -1`: no invocation waits for a log that nobody reads."""
+    (folder / "src/main.ts").write_text("export const handler = (): string => 'x';\nconsole.log('loads');\n")
+    (folder / "lambdeno.toml").write_text('name = "edited"\n[build]\ncheck = false\ncode_cache = false\n')
+    subprocess.run([LAMBDENO, "build", "function", "--project", folder], check=True, capture_output=True)
+    command = [LAMBDENO, "dev", "--port", "0", "--url-port", "0", "--project", str(folder)]
+    ours, theirs = os.pipe()
+    with subprocess.Popen(
+        [*command, *(["--json"] if is_json else [])],
+        stdout=theirs if is_json else subprocess.DEVNULL,
+        stderr=subprocess.PIPE if is_json else theirs,
+    ) as process:
+        os.close(theirs)
+        with os.fdopen(ours) as reader:
+            for _ in range(lines):
+                reader.readline()
+        try:
+            _, errors = process.communicate(timeout=20)
+        finally:
+            process.kill()
+    assert (process.returncode, errors or b"") == (0, b"")
+
+
 def test_what_people_see(folder: Path) -> None:
     """Where to send requests, what was rebuilt, and each log event with its environment and request."""
     command = [LAMBDENO, "dev", "--port", "0", "--url-port", "0", "--project", str(folder)]

@@ -420,6 +420,30 @@ def test_processes_that_nobody_watched_end_at_the_next_start(start: Start, temp:
     nothing_is_left(temp)
 
 
+def test_a_program_that_merely_names_a_dead_folder_runs_on(temp: Path) -> None:
+    """A shell that was there has the folder in PWD and OLDPWD; only lambdeno's own processes are killed."""
+    dead = dead_folder(temp)
+    bystanders = [
+        subprocess.Popen(["sleep", "60"], env={"PATH": os.environ["PATH"], name: f"{dead}{below}"})
+        for name in ("PWD", "OLDPWD", "HOME", "_", "EDITED", "LS_COLORS")
+        for below in ("", "/a/b")
+    ]
+    bystanders.append(subprocess.Popen(["sleep", "60"], env={**os.environ, "TMPDIR": f"{dead}-2/x"}))
+    ours = [
+        subprocess.Popen(["sleep", "60"], env={"PATH": os.environ["PATH"], name: f"{dead}/1234abcd"})
+        for name in ("TMPDIR", "DENO_DIR", "LAMBDENO_SOCKET")
+    ]
+    try:
+        sweep(temp)
+        assert not dead.exists()
+        assert [process.wait(SLOWEST) for process in ours] == [-signal.SIGKILL] * len(ours)
+        assert [process.poll() for process in bystanders] == [None] * len(bystanders)
+    finally:
+        for process in (*bystanders, *ours):
+            process.kill()
+            process.wait()
+
+
 def test_what_a_program_has_started_ends_with_its_caller() -> None:
     """The whole process group, whether the caller is interrupted or killed."""
     program = (

@@ -101,6 +101,8 @@ def write(path: Path, entries: Iterable[Entry], progress: Progress = lambda _: N
             raise BuildError(
                 f'Cannot read "{error.filename}": {error.strerror}', "put it back, or leave it out"
             ) from None
+        if obstacle := atomic.obstacle(path):
+            raise BuildError(f'Cannot write "{path}": {obstacle}', "remove it, or move it away") from None
         raise BuildError(
             f'Cannot write "{path}": {error.strerror or error}',
             "free some space or choose a folder that you can write to",

@@ -22,7 +22,7 @@ from typing import BinaryIO
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["replacing", "write"]
+__all__ = ["obstacle", "replacing", "write"]
 
 LEFT = re.compile(r"\..+\.[0-9a-f]{16}\.new")  # what a dead writer may leave
 
@@ -50,6 +50,14 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def obstacle(path: Path) -> str:
+    """What has to go before a file can be there: a folder, or a file in the place of one; empty: nothing."""
+    if path.is_dir():
+        return f'"{path}" is a folder'
+    above = next((folder for folder in path.parents if os.path.lexists(folder)), None)
+    return f'"{above}" is not a folder' if above and not above.is_dir() else ""
 
 
 def _created(path: Path) -> BinaryIO:

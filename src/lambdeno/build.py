@@ -16,6 +16,7 @@ import itertools
 import json
 import os
 import re
+import stat
 import subprocess
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -503,9 +504,15 @@ def manifest(project: Project) -> dict[str, Any]:
     """What ``dist/manifest.json`` says; empty where nothing was built yet. Raises ArtifactError."""
     path = project.dist / MANIFEST
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for
+            raise OSError(atomic.obstacle(path) or "it is not a file")
         found = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         return {}
+    except NotADirectoryError:
+        raise ArtifactError(
+            f'Cannot read "{path}": {atomic.obstacle(path)}', "remove it, or move it away"
+        ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise ArtifactError(f'Cannot read "{path}": {error}', "remove it and run lambdeno build") from None
     return {kind: row for kind, row in found.items() if _is_row(row)} if isinstance(found, dict) else {}
@@ -1019,4 +1026,6 @@ def _write_beside(path: Path, content: bytes) -> None:
     try:
         atomic.write(path, content)
     except OSError as error:
+        if obstacle := atomic.obstacle(path):
+            raise BuildError(f'Cannot write "{path}": {obstacle}', "remove it, or move it away") from None
         raise BuildError(f'Cannot write "{path}": {error.strerror}', "free some space") from None

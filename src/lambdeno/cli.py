@@ -152,7 +152,7 @@ def bench(*, event: str, rounds: int, invocations: int, sandbox: str, folder: Pa
     from lambdeno.invoke import read_event
 
     project = _load(folder)
-    payload = read_event(event, sys.stdin.buffer)
+    payload = read_event(event, sys.stdin.buffer if event == "-" else None)
     with _watcher() as watcher:
         figures = verb.bench(project, payload, rounds, invocations, sandbox, watcher=watcher)
     if _as_json():
@@ -297,7 +297,7 @@ def invoke(
     if stream and asynchronous:
         raise UsageError("--async and --stream exclude each other", "an event that is queued has no answer")
     project = _load(folder)
-    payload = verb.read_event(event, sys.stdin.buffer)
+    payload = verb.read_event(event, sys.stdin.buffer if event == "-" else None)
     kind = "Event" if asynchronous else "RequestResponse"
     if remote:
         from lambdeno import remote as deployed

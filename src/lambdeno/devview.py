@@ -1,16 +1,22 @@
 """What ``dev`` shows: where things are, what changed, and the logs of all environments as one stream.
 
-``Terminal`` is for people, ``Json`` for machines: a document for each line.
+``Terminal`` is for people, ``Json`` for machines: a document for each line. When nobody can read on
+(``| head``, a terminal that is closed), ``dev`` ends as by Ctrl-C.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
+import signal
+import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from rich.console import Console
 from rich.text import Text
@@ -77,12 +83,13 @@ class Terminal:
         level, text = (record[1], f"{record[1]:5} {record[2]}") if record else ("", line)
         style = "dim" if PLATFORM.match(line) else STYLES.get(level, "")
         text = re.sub(r"\r\n|\r|\n", indent, text.rstrip("\r\n"))
-        if not self._console.is_terminal:
-            self._console.file.write(f"{shown.plain}{text}\n")  # as it is
-            self._console.file.flush()
-            return
-        shown.append_text(Text.from_ansi(terminal.safe(text, colours=True), style=style))
-        self._console.print(shown, soft_wrap=True, highlight=False)
+        with _read_by_somebody(self._console.file):
+            if not self._console.is_terminal:
+                self._console.file.write(f"{shown.plain}{text}\n")  # as it is
+                self._console.file.flush()
+                return
+            shown.append_text(Text.from_ansi(terminal.safe(text, colours=True), style=style))
+            self._console.print(shown, soft_wrap=True, highlight=False)
 
     def _error(self, error: LambdenoError, meanwhile: str, style: str) -> None:
         detail = f"{error.detail.strip()}\n" if error.detail else ""
@@ -91,7 +98,8 @@ class Terminal:
 
     def _say(self, text: str, style: str = "") -> None:
         text = terminal.safe(text.replace("\r\n", "\n"), colours=True)
-        self._console.print(Text.from_ansi(text, style=style), soft_wrap=True, highlight=False)
+        with _read_by_somebody(self._console.file):
+            self._console.print(Text.from_ansi(text, style=style), soft_wrap=True, highlight=False)
 
 
 class Json:
@@ -129,4 +137,18 @@ class Json:
         self._row("log", function=function, environment=environment, request_id=request_id, line=line)
 
     def _row(self, kind: str, **fields: object) -> None:
-        self._emit(json.dumps({"type": kind, **fields}))
+        with _read_by_somebody(sys.stdout):
+            self._emit(json.dumps({"type": kind, **fields}))
+
+
+@contextmanager
+def _read_by_somebody(stream: IO[str]) -> Iterator[None]:
+    """Write to a stream; where it takes no more, end ``dev``, and let what it says meanwhile go nowhere."""
+    try:
+        yield
+    except (OSError, SystemExit):  # the latter is what rich makes of a broken pipe
+        with suppress(OSError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
+        signal.raise_signal(signal.SIGINT)

@@ -28,6 +28,9 @@ __all__ = ["Scratch", "close_all", "remove"]
 
 PREFIX = "lambdeno-tmp-"
 NAME = re.compile(PREFIX + "[0-9a-f]{8}")
+# Where lambdeno tells its own processes to have their files. PWD, OLDPWD or HOME would be those of anybody
+# who has merely been in a folder.
+OURS = ("TMPDIR", "DENO_DIR", "LAMBDENO_SOCKET")
 ROUNDS, PAUSE = 100, 0.02  # s: until no process is found; some start others meanwhile
 _open: set[Scratch] = set()
 
@@ -137,15 +140,16 @@ def _locked(folder: Path) -> int:
 
 
 def _end_processes(names: Collection[str]) -> None:
-    """Kill the processes that dead owners have left: each has the folder's name in its environment."""
+    """Kill the processes that dead owners have left: each was told to have its files in the folder."""
     import psutil  # noqa: PLC0415 - takes 10 ms, and is hardly ever needed
 
     for _ in range(ROUNDS):
         is_found = False
         for process in psutil.process_iter():
             with suppress(psutil.Error, OSError):  # has ended, or is another user's
-                values = process.environ().values()
-                if process.pid != os.getpid() and any(name in value for value in values for name in names):
+                environment = process.environ()
+                parts = {part for name in OURS for part in Path(environment.get(name, "")).parts}
+                if process.pid != os.getpid() and not parts.isdisjoint(names):
                     process.kill()
                     is_found = True
         if not is_found:
