@@ -209,7 +209,10 @@ class Session:
             project = load(self.folder)
         except LambdenoError:
             project = self.project  # the build tells what is wrong with lambdeno.toml, itself an input
-        self.inputs = function_inputs(project, known=former.digests)
+        try:
+            self.inputs = function_inputs(project, known=former.digests)
+        except LambdenoError:
+            return True  # the build tells why
         return self.inputs.digests != former.digests
 
     async def _swap(self, local: LocalLambda) -> None:
