@@ -88,7 +88,7 @@ NONE = (
         "~",
         "#",
     ),
-    *("environment (1)", "copy", ".copy", "report copy.csv", "answers.key", "kubeconfigs.yaml"),
+    *("environment (1)", "copy", ".copy", "report copy.csv", "kubeconfigs.yaml"),
     *("a.env.ts", "keys.json", "ca.der", ".gitignore", "monkey", "book.keystore.md"),
 )
 
@@ -252,7 +252,12 @@ def test_a_private_key_in_der_is_one_under_any_name(tmp_path: Path) -> None:
 def test_a_key_file_of_one_word_is_private(tmp_path: Path) -> None:
     """Rails' master.key and WireGuard's keys are a number in hexadecimal or base64; prose is none."""
     path = tmp_path / "file"
-    for text in ("0123456789abcdef0123456789abcdef", "yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=\n"):
+    for text in (
+        "0123456789abcdef0123456789abcdef",
+        "yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=\n",
+        "pass",
+        f"{'MIIE' * 16}\n{'MIIE' * 16}\nQ==\n",
+    ):
         path.write_text(text)
         assert secret("master.key", path)
         assert secret("master.txt", path) is None

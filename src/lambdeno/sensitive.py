@@ -148,7 +148,8 @@ PRIVATE = re.compile(
     rb"|[ \t]*\r?\n\s*(?:[A-Za-z0-9+/=]{16}|Proc-Type:))",
     re.MULTILINE,
 )
-ONE_WORD = re.compile(rb"\s*[A-Za-z0-9+/_-]{16,}=*\s*")  # a key in hexadecimal or base64
+# A key in hexadecimal or base64, perhaps folded, or a password.
+ONE_WORD = re.compile(rb"\s*(?:\S+|(?:[A-Za-z0-9+/]{16,}\s+)+[A-Za-z0-9+/]+=*)\s*")
 # PKCS #1, PKCS #8, SEC 1: a sequence that starts with its version, as certificates and public keys do not;
 # or an encrypted PKCS #8, by its algorithm.
 DER = re.compile(
