@@ -376,3 +376,10 @@ def test_inputs_know_files_that_are_not_there(tmp_path: Path) -> None:
     assert inputs.is_untouched()
     (tmp_path / "deno.json").write_text("{}")
     assert not inputs.is_untouched()
+
+
+def test_a_pipe_is_no_file(tmp_path: Path) -> None:
+    """What would have to be waited for has no content."""
+    os.mkfifo(tmp_path / "pipe")
+    assert stamp(tmp_path / "pipe") is None
+    assert Digests(tmp_path / "digests.json").of(tmp_path / "pipe") == ""

@@ -12,6 +12,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from stat import S_ISREG
 
 from lambdeno import atomic
 
@@ -29,6 +30,8 @@ def stamp(path: Path) -> Stamp | None:
     try:
         found = path.stat()
     except (OSError, ValueError):
+        return None
+    if not S_ISREG(found.st_mode):  # a folder, or a pipe that would be waited for
         return None
     return found.st_size, found.st_ino, found.st_mtime_ns, found.st_ctime_ns
 
