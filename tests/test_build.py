@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -684,8 +685,9 @@ def rebuilt(folder: Path) -> set[str]:
 
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A quick project with all three artefacts."""
+    """A quick project with all three artefacts; no session before has made its function.zip."""
     folder = write(tmp_path_factory.mktemp("whole") / "quick")
+    (folder / "src/main.ts").write_text(f'{MAIN}export const session = "{uuid.uuid4()}";\n')
     build.up_to_date(project.load(folder))
     return folder
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import uuid
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from lambdeno.inputs import InputsBuilder, remembered
 from tests.e2e.conftest import LAMBDENO, run
 from tests.test_build import ARCHITECTURE, QUICK
 
+SESSION = uuid.uuid4().hex
 FILES = {
     "deno.json": '{"workspace": ["./orders", "./money"]}\n',
     "money/deno.json": '{"name": "@shop/money", "version": "1.0.0", "exports": "./mod.ts"}\n',
@@ -33,7 +35,7 @@ FILES = {
     "orders/src/main.ts": """import { euro } from "@shop/money";
 import { other } from "other";
 import { word } from "../../lib/x.ts";
-export const handler = (event: number): string => [word, other, euro(event)].join();
+export const handler = (event: number): string => [word, other, euro(event), "SESSION"].join();
 """,
     "orders/README.md": "# orders\n",
     "tsconfig.json": '{"extends": "./base"}',
@@ -42,10 +44,13 @@ export const handler = (event: number): string => [word, other, euro(event)].joi
 
 
 def write(folder: Path) -> Path:
-    """A workspace of Deno's whose member is a function; other code lies beside it."""
+    """A workspace of Deno's whose member is a function; other code lies beside it.
+
+    Its zip is one that no session before has made, and has kept a record of.
+    """
     for name, text in FILES.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text)
+        (folder / name).write_text(text.replace("SESSION", SESSION))
     return folder
 
 
